@@ -1,0 +1,64 @@
+"""What a plugin author imports, and no more.
+
+The names are loaded when they are used: importing the package costs nothing, so that the command line is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vivarium_kernel.actions import Action as Action
+    from vivarium_kernel.calls import Refuse as Refuse
+    from vivarium_kernel.errors import Conflict as Conflict
+    from vivarium_kernel.errors import Forbidden as Forbidden
+    from vivarium_kernel.errors import Invalid as Invalid
+    from vivarium_kernel.errors import NotFound as NotFound
+    from vivarium_kernel.errors import VivariumError as VivariumError
+    from vivarium_kernel.hookspecs import hookimpl as hookimpl
+    from vivarium_kernel.models import Price as Price
+    from vivarium_kernel.models import ProviderFault as ProviderFault
+    from vivarium_kernel.models import Reply as Reply
+    from vivarium_kernel.models import Request as Request
+    from vivarium_kernel.plugins import Plugin as Plugin
+    from vivarium_kernel.records import Actor as Actor
+    from vivarium_kernel.records import Claim as Claim
+    from vivarium_kernel.records import Ending as Ending
+    from vivarium_kernel.records import Entitlement as Entitlement
+    from vivarium_kernel.records import Event as Event
+    from vivarium_kernel.records import NewTask as NewTask
+    from vivarium_kernel.records import Outcome as Outcome
+    from vivarium_kernel.records import Reject as Reject
+    from vivarium_kernel.records import Resident as Resident
+    from vivarium_kernel.records import Review as Review
+    from vivarium_kernel.records import Section as Section
+    from vivarium_kernel.records import Subject as Subject
+    from vivarium_kernel.records import Task as Task
+    from vivarium_kernel.records import Usage as Usage
+    from vivarium_kernel.records import Verdict as Verdict
+
+_HOMES = {
+    "actions": ("Action",),
+    "calls": ("Refuse",),
+    "errors": ("Conflict", "Forbidden", "Invalid", "NotFound", "VivariumError"),
+    "hookspecs": ("hookimpl",),
+    "models": ("Price", "ProviderFault", "Reply", "Request"),
+    "plugins": ("Plugin",),
+    "records": (
+        "Actor", "Claim", "Ending", "Entitlement", "Event", "NewTask", "Outcome", "Reject", "Resident", "Review",
+        "Section", "Subject", "Task", "Usage", "Verdict",
+    ),
+}  # fmt: skip
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"vivarium_kernel.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

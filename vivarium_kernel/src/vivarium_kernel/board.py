@@ -1,0 +1,404 @@
+"""The room of the task board: posting tasks, and reading them back. Claims are in ``claiming``, endings in ``settling``.
+
+States: waiting (for other tasks) → open → claimed → (parked | review) → done | failed | cancelled | blocked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from attrs import evolve, frozen
+
+from vivarium_kernel.audit import emit
+from vivarium_kernel.errors import Conflict, Invalid, NotFound
+from vivarium_kernel.records import MICROS, Actor, Attempt, NewTask, Step, Task
+from vivarium_kernel.store import Row, Tx, View
+
+TASK_COLUMNS = (
+    "seq, id, mode, spec, priority, max_micros, wanted, by, posted_at, retry_until_at, state, attempts, failures, "
+    "faults, declined, parked_for, wake_at, reason, continues, approved, ended_at"
+)
+ATTEMPT_COLUMNS = (
+    "id, task, resident, number, cycle, state, ending, reason, process, lease_until_at, continues, started_at, ended_at, "
+    "model, exit_code, seconds, stdout, stderr, answer, confidence, spent_micros"
+)
+STEP_COLUMNS = (
+    "attempt, number, kind, name, effect, state, arguments, digest, result, worst_micros, spent_micros, tokens_in, "
+    "tokens_out, started_at, ended_at"
+)
+_SPEC = (
+    "title", "prompt", "command", "min_micros", "max_attempts", "timeout_seconds", "effect", "files", "labels",
+    "plugins", "model", "cwd", "expect", "human", "data",
+)  # fmt: skip
+LOST = ("failed", "cancelled", "blocked")
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class _Spec(msgspec.Struct, omit_defaults=True):
+    """What people wrote of a task and nobody changes, as the ``spec`` column keeps it."""
+
+    title: str = ""
+    prompt: str = ""
+    command: tuple[str, ...] = ()
+    min_micros: int = 0
+    max_attempts: int = 3
+    timeout_seconds: float = 30.0
+    effect: str = "once"
+    files: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    model: str | None = None
+    cwd: str = "."
+    expect: str = "done"
+    human: bool = False
+    data: dict[str, Any] = {}
+
+
+_decode_spec = msgspec.json.Decoder(_Spec).decode
+
+
+def task_of(row: Row) -> Task:
+    """A row of ``TASK_COLUMNS`` as a record."""
+    spec = _decode_spec(row[3])
+    return Task(
+        row[0], row[1], row[2], spec.title, spec.prompt, spec.command, row[4], row[5], spec.min_micros,
+        spec.max_attempts, spec.timeout_seconds, spec.effect, spec.files, spec.labels, spec.plugins, row[6],  # type: ignore[arg-type]
+        spec.model, spec.cwd, spec.expect, spec.human, spec.data, row[7], row[8], row[9], row[10], row[11], row[12],
+        row[13], tuple(json.loads(row[14])) if row[14] else (), row[15], row[16], row[17], row[18], row[19], row[20],
+    )  # fmt: skip
+
+
+@frozen
+class Posting:
+    """Tasks to post together: they may need each other. The defaults serve those that name none."""
+
+    tasks: Sequence[NewTask]
+    actor: Actor | str
+    default_max_micros: int = 0
+    default_retry_seconds: float = 86_400.0
+
+
+def post(tx: Tx, posting: Posting) -> list[Task]:
+    """Post tasks; one that was posted before with the same id or key and content is given back as it is.
+
+    Raises Invalid for a dependency that doesn't exist or a cycle (named), Conflict for an id or key that was used for
+    other content. Nothing is posted then.
+    """
+    known = _posted_before(tx, posting.tasks)
+    number = (tx.row("SELECT coalesce(max(seq), 0) FROM tasks") or (0,))[0]
+    found: list[str] = []
+    fresh: dict[str, tuple[NewTask, bytes, Task]] = {}
+    for new in posting.tasks:
+        digest = sha256(_encode(new)).digest()
+        before = known.get(("id", new.id)) or known.get(("key", new.key))
+        if before is not None:
+            if before[1] != digest:
+                raise Conflict(
+                    "board.posted",
+                    f"Task {before[0]} was posted before with other content.",
+                    "Give the changed task another id (and key), or cancel and clear the old one.",
+                    field="id" if new.id else "key",
+                )
+            found.append(before[0])
+            continue
+        number += 1
+        record = record_of(new, number, posting, tx.now)
+        if record.id in fresh:
+            raise Invalid("board.twice", f"Two tasks have the id {record.id!r}.", "Rename one.", field="id")
+        fresh[record.id] = (new, digest, record)
+        found.append(record.id)
+    _refuse_cycles({name: new.needs for name, (new, _, _) in fresh.items()})
+    states = _states_of_needs(tx, fresh)
+    _refuse_strangers(tx, fresh)
+    lost = _insert(tx, fresh, states, posting)
+    fail_dependents(tx, lost)
+    return [task(tx, name) for name in found]
+
+
+def _insert(
+    tx: Tx, fresh: Mapping[str, tuple[NewTask, bytes, Task]], states: Mapping[str, str], posting: Posting
+) -> list[tuple[str, str, str]]:
+    """Write fresh tasks in the state that their needs and time ask for; returns those whose needs are lost."""
+    rows: list[Row] = []
+    needs: list[Row] = []
+    lost = []
+    for name, (new, digest, record) in fresh.items():
+        state, parked_for = "open", None
+        if any(states.get(need) != "done" for need in new.needs):
+            state = "waiting"
+            lost += [(name, need, states[need]) for need in new.needs if states.get(need) in LOST][:1]
+        elif new.not_before_at is not None and new.not_before_at > tx.now:
+            state, parked_for = "parked", "time"
+        needs += [(need, name) for need in dict.fromkeys(new.needs)]
+        rows.append(
+            (
+                record.seq,
+                name,
+                new.key,
+                digest,
+                record.mode,
+                _spec_text(record),
+                record.priority,
+                record.max_micros,
+                record.wanted,
+                record.by,
+                record.posted_at,
+                record.retry_until_at,
+                state,
+                parked_for,
+                new.not_before_at if state != "open" else None,
+                record.wanted,
+            )  # fmt: skip
+        )
+        tx.log.add(
+            "task.posted", record.by, {"mode": record.mode, "max_micros": record.max_micros, "state": state}, task=name
+        )
+    tx.insert(
+        "tasks",
+        "seq, id, key, digest, mode, spec, priority, max_micros, wanted, by, posted_at, retry_until_at, state, "
+        "parked_for, wake_at, held_for",
+        rows,
+    )
+    tx.insert("dependencies", "needs, task", needs)
+    tx.insert(
+        "budgets",
+        "scope, currency, cap",
+        [(f"task:{record.id}", "usd", record.max_micros) for _, _, record in fresh.values() if record.max_micros],
+    )
+    return lost
+
+
+def record_of(new: NewTask, seq: int, posting: Posting, now: int) -> Task:
+    """A new task as the record that it would be on the board."""
+    mode = new.mode or ("command" if new.command else "llm")
+    return Task(
+        seq=seq,
+        id=new.id or f"t{seq}",
+        mode=mode,
+        title=new.title,
+        prompt=new.prompt,
+        command=tuple(new.command),
+        priority=new.priority,
+        max_micros=posting.default_max_micros if new.max_micros is None else new.max_micros,
+        min_micros=new.min_micros,
+        max_attempts=new.max_attempts,
+        timeout_seconds=float(new.timeout_seconds),
+        effect=new.effect or "once",
+        files=tuple(new.files),
+        labels=tuple(new.labels),
+        plugins=tuple(new.plugins),
+        wanted=new.wanted,
+        model=new.model,
+        cwd=new.cwd,
+        expect=new.expect,
+        human=new.human,
+        data=dict(new.data),
+        by=str(posting.actor),
+        posted_at=now,
+        retry_until_at=now
+        + int((posting.default_retry_seconds if new.retry_seconds is None else new.retry_seconds) * MICROS),
+        state="waiting",
+    )
+
+
+def _spec_text(record: Task) -> str:
+    return msgspec.json.encode(_Spec(**{name: getattr(record, name) for name in _SPEC})).decode()
+
+
+def _posted_before(tx: Tx, tasks: Sequence[NewTask]) -> dict[tuple[str, str | None], tuple[str, bytes]]:
+    ids = json.dumps([t.id for t in tasks if t.id])
+    keys = json.dumps([t.key for t in tasks if t.key])
+    known: dict[tuple[str, str | None], tuple[str, bytes]] = {}
+    for name, key, digest in tx.rows(
+        "SELECT id, key, digest FROM tasks WHERE id IN (SELECT value FROM json_each(?)) "
+        "OR key IN (SELECT value FROM json_each(?))",
+        (ids, keys),
+    ):
+        known["id", name] = (name, digest)
+        if key is not None:
+            known["key", key] = (name, digest)
+    known.pop(("id", None), None)
+    known.pop(("key", None), None)
+    return known
+
+
+def _refuse_cycles(needs: Mapping[str, Sequence[str]]) -> None:
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = " → ".join(reversed(error.args[1]))
+        raise Invalid(
+            "board.cycle", f"These tasks wait for each other: {circle}.", "Remove one of the needs.", field="needs"
+        ) from error
+
+
+def _states_of_needs(tx: Tx, fresh: Mapping[str, tuple[NewTask, bytes, Task]]) -> dict[str, str]:
+    wanted = {need for new, _, _ in fresh.values() for need in new.needs if need not in fresh}
+    states = dict(
+        tx.rows(
+            "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(wanted)),)
+        )
+        if wanted
+        else []
+    )
+    for name, (new, _, _) in fresh.items():
+        for need in new.needs:
+            if need not in states and need not in fresh:
+                raise Invalid(
+                    "board.needs", f"Task {name} needs {need!r}, which doesn't exist.", "Post that one first.",
+                    field="needs",
+                )  # fmt: skip
+    return states
+
+
+def _refuse_strangers(tx: Tx, fresh: Mapping[str, tuple[NewTask, bytes, Task]]) -> None:
+    wanted = {record.wanted: name for name, (_, _, record) in fresh.items() if record.wanted}
+    if wanted:
+        known = {row[0] for row in tx.rows("SELECT name FROM residents")}
+        for resident, name in wanted.items():
+            if resident not in known:
+                raise Invalid(
+                    "board.wanted", f"Task {name} wants {resident!r}, who is no resident.",
+                    f"Add it with `vivarium resident add {resident}`.", field="wanted",
+                )  # fmt: skip
+
+
+def free_task(new: NewTask, resident: str) -> NewTask:
+    """A free-time task as it is posted: for this resident alone, without a budget."""
+    return evolve(new, id=None, key=None, wanted=resident, labels=(*new.labels, "free"), max_micros=0, min_micros=0)
+
+
+def open_or_park(tx: Tx, name: str, not_before_at: int | None) -> None:
+    """Open a task whose dependencies are done, or park it until its time."""
+    if not_before_at is not None and not_before_at > tx.now:
+        tx.run("UPDATE tasks SET state = 'parked', parked_for = 'time' WHERE id = ?", (name,))
+    else:
+        tx.run("UPDATE tasks SET state = 'open', wake_at = NULL WHERE id = ?", (name,))
+
+
+def release_dependents(tx: Tx, done: Sequence[str]) -> None:
+    """Open what waited only for tasks that are done now."""
+    ready = tx.rows(
+        "SELECT DISTINCT t.id, t.wake_at FROM dependencies d JOIN tasks t ON t.id = d.task AND t.state = 'waiting' "
+        "WHERE d.needs IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM dependencies o "
+        "JOIN tasks n ON n.id = o.needs WHERE o.task = d.task AND n.state <> 'done') ORDER BY t.seq",
+        (json.dumps(done),),
+    )
+    for name, wake_at in ready:
+        open_or_park(tx, name, wake_at)
+        emit(tx, "task.opened", "system:board", task=name, because="every task that it needs is done")
+
+
+def fail_dependents(tx: Tx, lost: Iterable[tuple[str, str, str]]) -> None:
+    """Fail waiting tasks, given as (task, the one it needs, that one's state), and whatever waits for them."""
+    queue = list(lost)
+    while queue:
+        name, need, state = queue.pop()
+        reason = f"it needs {need}, which is {state}"
+        if tx.run(
+            "UPDATE tasks SET state = 'failed', reason = ?, wake_at = NULL, ended_at = ? "
+            "WHERE id = ? AND state = 'waiting'",
+            (reason, tx.now, name),
+        ):
+            emit(tx, "task.failed", "system:board", task=name, reason=reason)
+            queue += [(row[0], name, "failed") for row in dependents(tx, [name])]
+
+
+def dependents(tx: Tx, names: Sequence[str]) -> list[Row]:
+    """(task, the one it needs) of the tasks that wait for any of ``names``."""
+    return tx.rows(
+        "SELECT d.task, d.needs FROM dependencies d JOIN tasks t ON t.id = d.task AND t.state = 'waiting' "
+        "WHERE d.needs IN (SELECT value FROM json_each(?)) ORDER BY t.seq DESC",
+        (json.dumps(list(names)),),
+    )
+
+
+# Reading
+
+
+def task(source: Tx | View, name: str) -> Task:
+    """One task by its id; raises NotFound."""
+    row = source.row(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (name,))
+    if row is None:
+        raise NotFound("board.task", f"There is no task {name!r}.", "See `vivarium task list`.")
+    return task_of(row)
+
+
+def tasks(
+    view: View | Tx,
+    *,
+    state: str | None = None,
+    label: str | None = None,
+    after: int = 0,
+    limit: int = 1000,
+) -> list[Task]:
+    """Tasks in the order in which they were posted, after the number ``after``."""
+    clause, params = ["seq > ?"], [after]
+    if state is not None:
+        clause.append("state = ?")
+        params.append(state)  # type: ignore[arg-type]
+    if label is not None:
+        clause.append("EXISTS (SELECT 1 FROM json_each(spec, '$.labels') WHERE value = ?)")
+        params.append(label)  # type: ignore[arg-type]
+    return [
+        task_of(row)
+        for row in view.rows(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE {' AND '.join(clause)} ORDER BY seq LIMIT ?", (*params, limit)
+        )
+    ]
+
+
+def counts(view: View | Tx) -> dict[str, int]:
+    """How many tasks are in each state; reads small partial indexes, never the finished tasks."""
+    total = (view.row("SELECT count(*) FROM tasks") or (0,))[0]
+    found = dict(
+        view.rows(
+            "SELECT state, count(*) FROM tasks WHERE state IN ('claimed', 'parked', 'review', 'waiting') GROUP BY state"
+            " UNION ALL SELECT state, count(*) FROM tasks WHERE state IN ('failed', 'cancelled', 'blocked') GROUP BY state"
+            " UNION ALL SELECT 'open', (SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NULL) + "
+            "(SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NOT NULL)"
+        )
+    )
+    found["done"] = total - sum(found.values())
+    return {
+        state: found.get(state, 0)
+        for state in ("waiting", "open", "claimed", "parked", "review", "done", "failed", "cancelled", "blocked")
+    }
+
+
+def needs_of(view: View | Tx, name: str) -> tuple[str, ...]:
+    """The ids of the tasks that a task needs."""
+    return tuple(row[0] for row in view.rows("SELECT needs FROM dependencies WHERE task = ? ORDER BY needs", (name,)))
+
+
+def attempts(view: View | Tx, name: str) -> list[Attempt]:
+    """Every attempt at a task with its output, oldest first: the dead-letter list of a task that failed."""
+    return [
+        Attempt(*row)
+        for row in view.rows(f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE task = ? ORDER BY id", (name,))
+    ]
+
+
+def attempt(view: View | Tx, number: int) -> Attempt:
+    """One attempt; raises NotFound."""
+    row = view.row(f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE id = ?", (number,))
+    if row is None:
+        raise NotFound("board.attempt", f"There is no attempt {number}.")
+    return Attempt(*row)
+
+
+def steps(view: View | Tx, number: int) -> list[Step]:
+    """The steps of an attempt, in order. Private texts are left out: the record keeps their digest."""
+    return [
+        Step(*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:])
+        for row in view.rows(f"SELECT {STEP_COLUMNS} FROM steps WHERE attempt = ? ORDER BY number", (number,))
+    ]
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

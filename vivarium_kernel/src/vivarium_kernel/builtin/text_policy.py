@@ -1,0 +1,56 @@
+"""The room of the text policy: what the texts of tasks, prompts, tool calls, outcomes and messages may not hold."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from vivarium_kernel.plugins import Plugin, hookimpl
+from vivarium_kernel.records import Subject, Verdict
+
+LONGEST = 200_000
+_ALLOW = Verdict("allow", "text_policy")
+_SECRETS = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgsk_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|"
+    r"\bghp_[A-Za-z0-9]{36}\b|\bxox[bap]-[A-Za-z0-9-]{10,}"
+)
+_INJECTION = re.compile(
+    r"(ignore|disregard|forget) (all |any )?(of )?(the |your )?(previous|prior|above|earlier) "
+    r"(instructions|rules|directions)|(reveal|print|show|send) (me )?(the |your )?(system prompt|api keys?)|"
+    r"(copy|replicate) yourself (to|onto)|exfiltrate "
+)
+
+
+class TextPolicy(Plugin):
+    """Refuses texts that carry a secret, try to undo the rules, or are longer than anything honest."""
+
+    name = "text_policy"
+
+    @hookimpl
+    async def check_safety(self, subject: Subject) -> Verdict | None:
+        if subject.kind == "command":
+            return None
+        return judge(subject.text, outcome=subject.kind == "outcome")
+
+
+def judge(text: str, *, outcome: bool = False) -> Verdict:
+    """One text's verdict. An outcome may quote anything but a secret: it is data, and nobody obeys it."""
+    if len(text) > LONGEST and not outcome:
+        return Verdict(
+            "deny", "text_policy.length", f"the text has {len(text):,} characters, more than {LONGEST:,}",
+            "put long material into a file and name it",
+        )  # fmt: skip
+    if _SECRETS.search(text):
+        return Verdict("deny", "text_policy.secret", "the text holds what looks like a key or token",
+                       "remove it; keys belong in the environment")  # fmt: skip
+    if not outcome and _INJECTION.search(plain(text)):
+        return Verdict("deny", "text_policy.injection", "the text tries to undo rules or to send out what is private",
+                       "say what is to be done instead")  # fmt: skip
+    return _ALLOW
+
+
+def plain(text: str) -> str:
+    """Text as a reader sees it: compatibility characters folded, case and white space evened out."""
+    if text.isascii():
+        return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,0 +1,318 @@
+"""The room of the claims: the window of open tasks that a round looks at, and the transaction that gives them out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from attrs import frozen
+
+from vivarium_kernel import board
+from vivarium_kernel.board import TASK_COLUMNS, task_of
+from vivarium_kernel.errors import Conflict, OverBudget, VivariumError
+from vivarium_kernel.records import MICROS, Claim, Resident, Task
+from vivarium_kernel.stepping import Holder
+from vivarium_kernel.store import Tx, View, setwise
+
+WINDOW_EACH, WINDOW_LEAST, WEIGHED = 4, 64, 16
+WIDEST = 1024  # tasks that a resident weighs at most when it was refused all that it saw before
+DAY_MICROS = 86_400 * MICROS
+
+
+class Window:
+    """Open tasks as records, read from one snapshot. Records are kept between rounds: what people wrote never changes.
+
+    The snapshot says which tasks are open and how often they were tried; a record that is kept serves as long as
+    that agrees.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[tuple[Any, ...], Task]] = {}
+
+    def read(self, view: View, limit: int, after: tuple[int, int] | None = None) -> list[Task]:
+        """The first ``limit`` open tasks that no resident is named for, after the place (priority, number)."""
+        if after is None:
+            found = view.rows(
+                "SELECT seq, attempts, declined, continues, approved FROM tasks "
+                "WHERE state = 'open' AND held_for IS NULL ORDER BY priority DESC, seq LIMIT ?",
+                (limit,),
+            )
+        else:
+            found = view.rows(
+                "SELECT seq, attempts, declined, continues, approved FROM tasks "
+                "WHERE state = 'open' AND held_for IS NULL AND priority = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (*after, limit),
+            )
+            if len(found) < limit:
+                found += view.rows(
+                    "SELECT seq, attempts, declined, continues, approved FROM tasks WHERE state = 'open' "
+                    "AND held_for IS NULL AND priority < ? ORDER BY priority DESC, seq LIMIT ?",
+                    (after[0], limit - len(found)),
+                )
+        return self._records(view, found)
+
+    def held_for(self, view: View, residents: Sequence[str]) -> dict[str, list[Task]]:
+        """Open tasks that name one of these residents, or that one of them is to continue."""
+        found = view.rows(
+            "SELECT seq, attempts, declined, continues, approved, held_for FROM tasks WHERE state = 'open' "
+            "AND held_for IN (SELECT value FROM json_each(?)) ORDER BY priority DESC, seq LIMIT ?",
+            (json.dumps(residents), WEIGHED * len(residents)),
+        )
+        tasks: dict[str, list[Task]] = {}
+        for row, task in zip(found, self._records(view, [row[:5] for row in found]), strict=True):
+            mine = tasks.setdefault(row[5], [])
+            if len(mine) < WEIGHED:
+                mine.append(task)
+        return tasks
+
+    def _records(self, view: View, found: list[tuple[Any, ...]]) -> list[Task]:
+        kept = self._kept
+        missing = [row[0] for row in found if row[0] not in kept or kept[row[0]][0] != row]
+        if missing:
+            if len(kept) > 100_000:
+                kept.clear()
+                missing = [row[0] for row in found]
+            marks = {row[0]: row for row in found}
+            for row in view.rows(
+                f"SELECT {TASK_COLUMNS} FROM tasks WHERE seq IN (SELECT value FROM json_each(?))",
+                (json.dumps(missing),),
+            ):
+                kept[row[0]] = (marks[row[0]], task_of(row))
+        return [kept[row[0]][1] for row in found]
+
+    def forget(self, task: Task) -> None:
+        """A task was claimed: its record is of no more use."""
+        self._kept.pop(task.seq, None)
+
+
+@frozen
+class Pick:
+    """One resident's wishes, best first. ``token`` is the digest of a remote job's own token, with its own lease."""
+
+    resident: str
+    wishes: tuple[Task, ...]
+    token: bytes | None = None
+    lease_seconds: float | None = None
+
+
+@frozen
+class Round:
+    """The picks of the residents who waited together in one process.
+
+    ``reserve`` runs the plugins' ``claim_reserve`` on a claim, in the transaction; it raises to refuse it.
+    """
+
+    picks: Sequence[Pick]
+    process: int
+    reserve: Callable[[Claim, Tx], None] | None = None
+
+
+@frozen
+class Claimed:
+    """A claim that stands: the attempt is open, its budget set aside."""
+
+    attempt: int
+    task: Task
+    resident: Resident
+    cycle: int
+    number: int
+    holder: Holder
+    reserved_micros: int
+    day: int
+    hour: int
+
+
+@frozen
+class NotClaimed:
+    """Why a resident got nothing: ``taken`` (others were quicker), or a rule."""
+
+    rule: str
+    reason: str
+
+
+@setwise(90)
+def claim(tx: Tx, rounds: list[Round]) -> list[list[Claimed | NotClaimed]]:
+    """Give out tasks: each resident its best wish that is still open and fits the budgets."""
+    return [_claim_round(tx, each) for each in rounds]
+
+
+def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
+    if tx.times.halted or tx.times.paused:
+        word = "halted" if tx.times.halted else "paused"
+        return [NotClaimed(f"village.{word}", f"the village is {word}")] * len(each.picks)
+    if not _alive(tx, each.process):
+        return [NotClaimed("process.lapsed", "this process's lease has lapsed")] * len(each.picks)
+    residents = _free_residents(tx, [pick.resident for pick in each.picks])
+    winners, refused = _match(tx, each.picks, residents)
+    _read_budgets_ahead(tx, winners)
+    next_attempt = (tx.row("SELECT coalesce(max(id), 0) FROM attempts") or (0,))[0]
+    claims: dict[int, Claimed] = {}
+    for place, task in winners.items():
+        pick, resident = each.picks[place], residents[each.picks[place].resident]
+        with tx.trying() as part:
+            reserved = _set_aside(tx, task, resident.name)
+            if each.reserve is not None:
+                each.reserve(Claim(next_attempt + 1, task, resident, resident.cycles + 1), tx)
+        if part.error is not None:
+            refused[place] = _refusal(tx, task, part.error)
+            continue
+        next_attempt += 1
+        claims[place] = Claimed(
+            next_attempt, task, resident, resident.cycles + 1, task.attempts + 1,
+            Holder(each.process if pick.token is None else None, pick.token), reserved, tx.day, tx.hour,
+        )  # fmt: skip
+    _write(tx, each, claims)
+    return [claims.get(place) or refused[place] for place in range(len(each.picks))]
+
+
+def _alive(tx: Tx, process: int) -> bool:
+    row = tx.row("SELECT lease_until_at FROM processes WHERE id = ? AND ended_at IS NULL", (process,))
+    return row is not None and row[0] >= tx.now
+
+
+def _free_residents(tx: Tx, names: list[str]) -> dict[str, Resident]:
+    """Of these, the residents who may begin a cycle now."""
+    return {
+        row[0]: Resident(*row)
+        for row in tx.rows(
+            "SELECT name, state, cycles, model, reason, created_at FROM residents WHERE state = 'active' AND name IN "
+            "(SELECT value FROM json_each(?1)) AND name NOT IN (SELECT resident FROM attempts WHERE state = 'running' "
+            "AND resident IN (SELECT value FROM json_each(?1)))",
+            (json.dumps(names),),
+        )
+    }
+
+
+def _match(
+    tx: Tx, picks: Sequence[Pick], residents: Mapping[str, Resident]
+) -> tuple[dict[int, Task], dict[int, NotClaimed]]:
+    """Each pick its best wish that is open and that no earlier pick took; a loser takes its next best."""
+    wanted = {task.seq for pick in picks for task in pick.wishes[:1]}
+    asked: set[int] = set(wanted)
+    is_open = _open_now(tx, wanted)
+    taken: set[int] = set()
+    winners: dict[int, Task] = {}
+    refused: dict[int, NotClaimed] = {}
+    for place, pick in enumerate(picks):
+        if pick.resident not in residents:
+            refused[place] = NotClaimed("resident.busy", f"{pick.resident} is not free to begin a cycle")
+            continue
+        for task in pick.wishes:
+            if task.seq in taken:
+                continue
+            if task.seq not in asked:
+                more = {t.seq for t in pick.wishes} - asked
+                asked |= more
+                is_open |= _open_now(tx, more)
+            if task.seq in is_open:
+                taken.add(task.seq)
+                winners[place] = task
+                break
+        else:
+            refused[place] = NotClaimed("taken", "others took what was wanted")
+    return winners, refused
+
+
+def _open_now(tx: Tx, seqs: set[int]) -> set[int]:
+    rows = tx.rows(
+        "SELECT seq FROM tasks WHERE state = 'open' AND seq IN (SELECT value FROM json_each(?))",
+        (json.dumps(sorted(seqs)),),
+    )
+    return {row[0] for row in rows}
+
+
+def scopes_of(tx: Tx, task: str, resident: str, day: int) -> tuple[str, ...]:
+    """The budgets that an attempt draws on. Days of real money are real UTC days."""
+    found = [f"task:{task}", "village"]
+    for kind, scope in (("resident-day", f"resident-day:{resident}:{day}"), ("village-day", f"village-day:{day}")):
+        template = tx.books.budget(kind, "usd")
+        if template is not None:
+            if tx.books.budget(scope, "usd") is None:
+                tx.books.make_budget(scope, "usd", template.cap)
+            found.append(scope)
+    return tuple(found)
+
+
+def _read_budgets_ahead(tx: Tx, winners: Mapping[int, Task]) -> None:
+    with_budget = [f"task:{task.id}" for task in winners.values() if task.max_micros]
+    if with_budget:
+        tx.books.load_budgets([*with_budget, "village", "resident-day", "village-day"], "usd")
+
+
+def _set_aside(tx: Tx, task: Task, resident: str) -> int:
+    """Reserve all that is left of the task's budget, in every scope. Returns the millionths."""
+    if not task.max_micros:
+        return 0
+    own = tx.books.budget(f"task:{task.id}", "usd")
+    left = 0 if own is None else own.cap - own.reserved - own.spent
+    if left < task.min_micros:
+        raise OverBudget(
+            "budget.min", f"{left} millionths of usd are left of the task's budget, less than its minimum.",
+            "Raise its budget or cancel it.", scope=f"task:{task.id}",
+        )  # fmt: skip
+    if left:
+        tx.books.reserve(scopes_of(tx, task.id, resident, tx.now // DAY_MICROS), "usd", left)
+    return left
+
+
+def _refusal(tx: Tx, task: Task, error: Exception) -> NotClaimed:
+    """What a refused claim means for the task: a village's cap makes it wait, a spent budget fails it."""
+    if not isinstance(error, OverBudget):
+        rule = error.rule if isinstance(error, VivariumError) else "claim.refused"
+        return NotClaimed(rule, str(error))
+    if error.scope.startswith("task:"):
+        tx.run(
+            "UPDATE tasks SET state = 'failed', reason = ?, ended_at = ? WHERE id = ?", (str(error), tx.now, task.id)
+        )
+        tx.log.add("task.failed", "system:board", {"reason": str(error)}, task=task.id)
+        board.fail_dependents(tx, [(name, need, "failed") for name, need in board.dependents(tx, [task.id])])
+    elif error.scope.startswith("village"):
+        tomorrow = (tx.now // DAY_MICROS + 1) * DAY_MICROS if error.scope.startswith("village-day") else None
+        tx.run(
+            "UPDATE tasks SET state = 'parked', parked_for = 'quota', wake_at = ?, reason = ? WHERE id = ?",
+            (tomorrow, str(error), task.id),
+        )
+        tx.log.add("task.parked", "system:board", {"for": "quota", "scope": error.scope}, task=task.id)
+    return NotClaimed(error.rule, str(error))
+
+
+def _write(tx: Tx, each: Round, claims: Mapping[int, Claimed]) -> None:
+    if not claims:
+        return
+    attempts, tasks, residents = [], [], []
+    utc_day = tx.now // DAY_MICROS
+    for place, c in claims.items():
+        pick = each.picks[place]
+        lease = None if pick.lease_seconds is None else tx.now + int(pick.lease_seconds * MICROS)
+        attempts.append(
+            (c.attempt, c.task.id, c.resident.name, c.number, c.cycle, "running", each.process if lease is None else None,
+             lease, pick.token, c.task.continues, tx.now, c.reserved_micros, utc_day if c.reserved_micros else None)
+        )  # fmt: skip
+        tasks.append((c.task.seq, c.number))
+        residents.append((c.resident.name, c.cycle))
+        tx.log.add(
+            "task.claimed", f"resident:{c.resident.name}", {"number": c.number, "reserved_micros": c.reserved_micros},
+            c.resident.name, c.task.id, c.attempt, c.cycle, None,
+        )  # fmt: skip
+    tx.insert(
+        "attempts",
+        "id, task, resident, number, cycle, state, process, lease_until_at, token, continues, started_at, "
+        "reserved_micros, budget_day",
+        attempts,
+    )
+    changed = tx.update(
+        "tasks",
+        "state = 'claimed', attempts = v.column2, wake_at = NULL",
+        "tasks.seq = v.column1 AND tasks.state = 'open'",
+        tasks,
+    )
+    if changed != len(tasks):
+        raise Conflict("board.claim", "A task was claimed twice in one round: this is a fault of the kernel.")
+    tx.update("residents", "cycles = v.column2", "residents.name = v.column1", residents)
+
+
+def token_digest(token: str) -> bytes:
+    """How tokens are kept: only their digest is in the database."""
+    return sha256(token.encode()).digest()

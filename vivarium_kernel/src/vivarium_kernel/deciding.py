@@ -1,0 +1,182 @@
+"""The room of people's decisions about tasks: approve, reject, requeue, cancel, answer, and clearing what has ended."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from attrs import frozen
+
+from vivarium_kernel import board
+from vivarium_kernel.audit import emit
+from vivarium_kernel.errors import Conflict, Invalid
+from vivarium_kernel.records import ENDED_STATES, Actor, Ending, Review, Task, Verdict
+from vivarium_kernel.settling import EndAttempt, Settlement, settle
+from vivarium_kernel.store import Tx
+
+What = Literal["approve", "reject", "requeue", "cancel"]
+
+
+@frozen
+class Decision:
+    """What somebody decides about a task, and why."""
+
+    task: str
+    what: What
+    actor: Actor | str
+    reason: str = ""
+    end_attempt: EndAttempt | None = None
+
+
+def decide(tx: Tx, asked: Decision) -> Task:
+    """Carry out a decision; raises NotFound, or Conflict naming the state that doesn't allow it."""
+    task = board.task(tx, asked.task)
+    {"approve": _approve, "reject": _reject, "requeue": _requeue, "cancel": _cancel}[asked.what](tx, task, asked)
+    return board.task(tx, asked.task)
+
+
+def _approve(tx: Tx, task: Task, asked: Decision) -> None:
+    """In review: the outcome is accepted. Parked for an approval or an answer: the task may go on."""
+    if task.state == "review":
+        _end_review(tx, task, asked, Review("accept", 1.0, asked.reason or "approved"))
+    elif task.state == "parked" and task.parked_for in ("approval", "answer"):
+        tx.run(
+            "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, approved = ?, reason = ? WHERE id = ?",
+            (str(asked.actor), asked.reason, task.id),
+        )
+        emit(tx, "task.approved", asked.actor, task=task.id, reason=asked.reason)
+    else:
+        raise _not_now(task, "approved", "Only a task in review, or parked for an approval or answer, can be.")
+
+
+def _reject(tx: Tx, task: Task, asked: Decision) -> None:
+    if task.state == "review":
+        _end_review(tx, task, asked, Review("reject", 1.0, asked.reason or "rejected"))
+    elif task.state == "parked" and task.parked_for in ("approval", "answer"):
+        _end_without_attempt(tx, task, "blocked", asked)
+    else:
+        raise _not_now(task, "rejected", "Only a task in review, or parked for an approval or answer, can be.")
+
+
+def _requeue(tx: Tx, task: Task, asked: Decision) -> None:
+    """Put a task back on the board with its count of failures cleared. What failed because of it stays failed."""
+    if task.state in ("claimed", "open", "waiting", "done"):
+        raise _not_now(task, "requeued", "Only a task that failed, was cancelled, blocked, parked or is in review can.")
+    if task.state == "review":
+        _end_review(tx, task, asked, None)
+        task = board.task(tx, task.id)
+    missing = [
+        row[0]
+        for row in tx.rows(
+            "SELECT d.needs FROM dependencies d JOIN tasks t ON t.id = d.needs WHERE d.task = ? AND t.state <> 'done'",
+            (task.id,),
+        )
+    ]
+    tx.run(
+        "UPDATE tasks SET state = ?, parked_for = NULL, wake_at = NULL, failures = 0, faults = 0, declined = NULL, "
+        "reason = ?, ended_at = NULL, continues = NULL, held_for = wanted, "
+        "retry_until_at = max(retry_until_at, ? + retry_until_at - posted_at) WHERE id = ?",
+        ("waiting" if missing else "open", asked.reason, tx.now, task.id),
+    )
+    emit(tx, "task.requeued", asked.actor, task=task.id, before=task.state, reason=asked.reason)
+
+
+def _cancel(tx: Tx, task: Task, asked: Decision) -> None:
+    if task.state in ENDED_STATES:
+        raise _not_now(task, "cancelled", "It has ended.")
+    if task.state in ("claimed", "review"):
+        number = _open_attempt(tx, task)
+        _settle(tx, Settlement(number, None, "cancelled", asked.reason or "cancelled", actor=str(asked.actor),
+                               end_attempt=asked.end_attempt))  # fmt: skip
+    else:
+        _end_without_attempt(tx, task, "cancelled", asked)
+
+
+def block(tx: Tx, asked: tuple[str, Verdict, EndAttempt | None]) -> bool:
+    """A safety check denied a task before anybody claimed it. False when it is not open or waiting any more."""
+    name, verdict, end_attempt = asked
+    task = board.task(tx, name)
+    if task.state not in ("open", "waiting", "parked"):
+        return False
+    reason = f"{verdict.rule}: {verdict.reason}"
+    _end_without_attempt(tx, task, "blocked", Decision(name, "reject", "system:safety", reason, end_attempt))
+    return True
+
+
+def ask_approval(tx: Tx, asked: tuple[str, Verdict]) -> bool:
+    """A safety check wants a human to decide first. False when the task is not open any more."""
+    name, verdict = asked
+    reason = f"{verdict.rule}: {verdict.reason}"
+    changed = tx.run(
+        "UPDATE tasks SET state = 'parked', parked_for = 'approval', wake_at = NULL, reason = ? "
+        "WHERE id = ? AND state = 'open' AND approved IS NULL",
+        (reason, name),
+    )
+    if changed:
+        emit(tx, "task.parked", "system:safety", task=name, **{"for": "approval", "reason": reason})
+    return bool(changed)
+
+
+def _end_review(tx: Tx, task: Task, asked: Decision, review: Review | None) -> None:
+    kind = "released" if review is None else "accepted" if review.decision == "accept" else "rejected"
+    _settle(
+        tx,
+        Settlement(_open_attempt(tx, task), None, kind, asked.reason, review=review, actor=str(asked.actor),  # type: ignore[arg-type]
+                   end_attempt=asked.end_attempt),
+    )  # fmt: skip
+
+
+def _open_attempt(tx: Tx, task: Task) -> int:
+    row = tx.row("SELECT id FROM attempts WHERE task = ? AND state <> 'ended' ORDER BY id DESC LIMIT 1", (task.id,))
+    if row is None:
+        raise _not_now(task, "decided", "It has no open attempt; `vivarium doctor` tells more.")
+    return int(row[0])
+
+
+def _settle(tx: Tx, item: Settlement) -> None:
+    answer = settle(tx, [item])[0]
+    if isinstance(answer, Exception):
+        raise answer
+
+
+def _end_without_attempt(tx: Tx, task: Task, state: Literal["cancelled", "blocked"], asked: Decision) -> None:
+    tx.run(
+        "UPDATE tasks SET state = ?, parked_for = NULL, wake_at = NULL, reason = ?, ended_at = ? WHERE id = ?",
+        (state, asked.reason, tx.now, task.id),
+    )
+    emit(tx, f"task.{state}", asked.actor, task=task.id, reason=asked.reason, before=task.state)
+    if asked.end_attempt is not None:
+        asked.end_attempt(task, Ending(None, state, None, asked.reason), tx)
+    board.fail_dependents(tx, [(name, need, state) for name, need in board.dependents(tx, [task.id])])
+
+
+def clear(tx: Tx, asked: tuple[str, Actor | str]) -> int:
+    """Remove tasks in an ended state that were never tried; tried ones stay, their attempts are the record.
+
+    Returns how many were removed.
+    """
+    state, actor = asked
+    if state not in ENDED_STATES:
+        raise Invalid(
+            "board.clear", f"Tasks that are {state!r} can't be cleared.", f"Use one of: {', '.join(ENDED_STATES)}.",
+            field="state",
+        )  # fmt: skip
+    names = [
+        row[0]
+        for row in tx.rows(
+            "SELECT id FROM tasks t WHERE state = ? AND NOT EXISTS (SELECT 1 FROM attempts WHERE task = t.id) "
+            "AND NOT EXISTS (SELECT 1 FROM dependencies d WHERE d.needs = t.id)",
+            (state,),
+        )
+    ]
+    listed = json.dumps(names)
+    tx.run("DELETE FROM dependencies WHERE task IN (SELECT value FROM json_each(?))", (listed,))
+    tx.run("DELETE FROM budgets WHERE scope IN (SELECT 'task:' || value FROM json_each(?))", (listed,))
+    tx.run("DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (listed,))
+    for name in names:
+        emit(tx, "task.cleared", actor, task=name, state=state)
+    return len(names)
+
+
+def _not_now(task: Task, done: str, why: str) -> Conflict:
+    return Conflict("board.state", f"Task {task.id} is {task.state} and can't be {done}.", why, field="task")

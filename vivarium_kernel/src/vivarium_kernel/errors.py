@@ -1,0 +1,78 @@
+"""The room of refusals: every error that a person may meet names its rule and the next step to take."""
+
+from __future__ import annotations
+
+
+class VivariumError(Exception):
+    """What went wrong, by which rule, and what to do next. Nothing was changed.
+
+    ``rule`` is a stable name such as ``ledger.floor``; ``status`` is the HTTP status that the API answers with.
+    """
+
+    status = 409
+
+    def __init__(self, rule: str, message: str, next_step: str = "", *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.message = message
+        self.next_step = next_step
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.rule}]" + (f" {self.next_step}" if self.next_step else "")
+
+
+class Invalid(VivariumError):
+    """The input can never be right as it is."""
+
+    status = 422
+
+
+class NotFound(VivariumError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class Forbidden(VivariumError):
+    """The actor may not do this."""
+
+    status = 403
+
+
+class Unauthorized(VivariumError):
+    """There is no credential, or it is not valid any more."""
+
+    status = 401
+
+
+class Conflict(VivariumError):
+    """The state of things does not allow it now."""
+
+    status = 409
+
+
+class LeaseLapsed(Conflict):
+    """The attempt is no longer the caller's: its lease lapsed or it was ended by somebody else."""
+
+
+class OverBudget(Conflict):
+    """A reservation does not fit under a cap."""
+
+    def __init__(self, rule: str, message: str, next_step: str = "", *, scope: str = "") -> None:
+        super().__init__(rule, message, next_step)
+        self.scope = scope
+
+
+class StoreError(VivariumError):
+    """The database can't be used as it is."""
+
+    status = 503
+
+
+class StoreCorrupt(StoreError):
+    """The database file is damaged: nothing is served from it."""
+
+
+class StoreFull(StoreError):
+    """There is no room left on the disk; what was asked was not done and may be tried again."""

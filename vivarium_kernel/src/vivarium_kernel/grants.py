@@ -1,0 +1,172 @@
+"""The room of what plugins are handed: a transaction and a snapshot, narrowed to what a plugin may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vivarium_kernel import board, ledger, people
+from vivarium_kernel.board import Posting
+from vivarium_kernel.errors import Forbidden, Invalid
+from vivarium_kernel.records import Actor, NewTask, Resident, Task, Verdict
+from vivarium_kernel.settling import Settlement, settle
+from vivarium_kernel.store import Row, Tx, View
+
+
+class PluginView:
+    """A read snapshot for a plugin: its own tables and the kernel's, without tokens and private texts."""
+
+    def __init__(self, view: View, plugin: str) -> None:
+        self._view = view
+        self._plugin = plugin
+
+    @property
+    def now(self) -> int:
+        """Microseconds of Unix time."""
+        return self._view.now
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a SELECT; raises ``sqlite3.DatabaseError`` for a table that is not the plugin's or the kernel's."""
+        return self._view.rows_as(self._plugin, sql, params)
+
+    def balance(self, account: str, currency: str = "aid") -> int:
+        """An account's balance in millionths."""
+        return ledger.balance(self._view, account, currency)
+
+    def resident(self, name: str) -> Resident:
+        return people.resident(self._view, name)
+
+
+class PluginTx:
+    """The open transaction for a plugin: it writes its own tables, and reaches the rest through these functions.
+
+    ``actor`` is whoever's act this is; a plugin may move its own accounts, that actor's, and mint under its policies.
+    """
+
+    def __init__(self, tx: Tx, plugin: str, actor: Actor | None = None) -> None:
+        self._tx = tx
+        self._plugin = plugin
+        self.actor = actor
+
+    @property
+    def now(self) -> int:
+        """Microseconds of Unix time, the same for the whole transaction."""
+        return self._tx.now
+
+    @property
+    def day(self) -> int:
+        """The village day."""
+        return self._tx.day
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement on the plugin's own ``<plugin>_*`` tables; returns its rows."""
+        return self._tx.rows_as(self._plugin, sql, params)
+
+    read = execute
+
+    def balance(self, account: str, currency: str = "aid") -> int:
+        """An account's balance in millionths, with what this transaction has moved."""
+        return self._tx.books.account(account, currency).balance
+
+    def transfer(
+        self, payer: str, payee: str, micros: int, *, key: str, reason: str, ref: str, currency: str = "aid"
+    ) -> bool:
+        """Move money; False when this very transfer was made before.
+
+        Raises Forbidden for an account that is not the plugin's or the actor's, Conflict when the payer lacks it.
+        """
+        self._may_pay(payer)
+        return self._tx.books.transfer(
+            f"{self._plugin}:{key}", payer, payee, currency, micros, reason, self._plugin, self._by(), ref
+        )
+
+    def mint(self, policy: str, payee: str, micros: int, *, key: str, reason: str, ref: str) -> bool:
+        """Make new ``aid`` under a policy that this plugin declared; raises OverBudget at its cap."""
+        return ledger.mint(
+            self._tx, f"{self._plugin}.{policy}", payee, micros, key=f"{self._plugin}:{key}", reason=reason,
+            actor=self._by(), ref=ref,
+        )  # fmt: skip
+
+    def declare_policy(self, policy: str, cap_per_day_micros: int) -> None:
+        """Declare a minting policy with its cap a village day."""
+        ledger.declare_policy(self._tx, f"{self._plugin}.{policy}", cap_per_day_micros)
+
+    def hold(
+        self, payer: str, micros: int, *, key: str, ref: str, currency: str = "aid", expires_at: int | None = None
+    ) -> int:
+        """Set money aside until it is settled, released or expires; returns the hold's number."""
+        self._may_pay(payer)
+        return ledger.hold(
+            self._tx, payer, currency, micros, key=f"{self._plugin}:{key}", owner=self._plugin, actor=self._by(),
+            ref=ref, expires_at=expires_at,
+        )  # fmt: skip
+
+    def settle_hold(self, number: int, payees: Sequence[tuple[str, int]], *, reason: str) -> bool:
+        """Pay (account, millionths) from a hold of this plugin; the rest returns to its payer."""
+        return ledger.settle_hold(self._tx, number, payees, owner=self._plugin, reason=reason, actor=self._by())
+
+    def release_hold(self, number: int) -> bool:
+        """Return a hold of this plugin to its payer."""
+        return ledger.release_hold(self._tx, number, owner=self._plugin, actor=self._by())
+
+    def post_task(self, task: NewTask) -> Task:
+        """Post a task in the plugin's name."""
+        return board.post(self._tx, Posting((task,), f"plugin:{self._plugin}"))[0]
+
+    def park(self, attempt: int, waits_for: str, reason: str, wake_at: int | None = None) -> None:
+        """Park a running attempt until it is woken, or until ``wake_at``."""
+        answer = settle(
+            self._tx,
+            [Settlement(attempt, None, "parked", reason, parked_for=waits_for, wake_at=wake_at, hold=True,
+                        actor=f"plugin:{self._plugin}")],
+        )[0]  # fmt: skip
+        if isinstance(answer, Exception):
+            raise answer
+
+    def wake(self, task_id: str) -> bool:
+        """Open a parked task. False when it is not parked."""
+        woken = self._tx.run(
+            "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL WHERE id = ? AND state = 'parked'",
+            (task_id,),
+        )
+        if woken:
+            self._tx.log.add("task.woken", f"plugin:{self._plugin}", {"from": "parked"}, task=task_id)
+        return bool(woken)
+
+    def decide(self, task_id: str, verdict: Verdict) -> None:
+        """Decide a task in review: allow accepts its outcome, deny rejects it."""
+        from vivarium_kernel.deciding import Decision, decide  # noqa: PLC0415 - deciding hands out grants itself
+
+        if verdict.answer == "ask":
+            raise Invalid("board.decide", "A decision is allow or deny.", field="answer")
+        decide(
+            self._tx,
+            Decision(task_id, "approve" if verdict.answer == "allow" else "reject", f"plugin:{self._plugin}",
+                     verdict.reason),
+        )  # fmt: skip
+
+    def emit(
+        self,
+        kind: str,
+        *,
+        resident: str | None = None,
+        task: str | None = None,
+        attempt: int | None = None,
+        **data: Any,
+    ) -> None:
+        """Append an event of the plugin's own kind ``<plugin>.<kind>``; it carries ids, never hidden values."""
+        self._tx.log.add(f"{self._plugin}.{kind}", self._by(), data, resident, task, attempt)
+
+    def _by(self) -> str:
+        return str(self.actor) if self.actor is not None else f"plugin:{self._plugin}"
+
+    def _may_pay(self, payer: str) -> None:
+        if payer.startswith(f"plugin:{self._plugin}:"):
+            return
+        if self.actor is not None and ledger.may_pay(self.actor, payer):
+            return
+        raise Forbidden(
+            "ledger.payer",
+            f"The plugin {self._plugin} may not move money of {payer}.",
+            f"It may pay from plugin:{self._plugin}:… and from the accounts of the action's actor.",
+        )

@@ -1,0 +1,184 @@
+"""The room of plugin health: what each implementation's runs cost, how they failed, and what is switched off for it.
+
+One :class:`Health` serves the successive plugin sets of one village, so that switching a plugin forgets nothing.
+Hooks with a ``tx`` run on the writer's thread and the others on the loop's; ``on_change`` is called on that thread.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import attrs
+
+FAILURES_IN_A_ROW = 5
+PROBE_SECONDS = 30.0
+SLOW_SECONDS = 0.1
+REMEMBERED = 64
+
+# What goes on counting as strictest while it is off, and is therefore probed until it works again.
+STRICTEST = frozenset(("entitle", "check_safety", "review_outcome"))
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class Call:
+    """One run of one implementation. ``value`` is its answer, read and clean; None when ``error`` is set."""
+
+    hook: str
+    plugin: str
+    value: Any
+    seconds: float
+    error: BaseException | None
+
+
+@attrs.frozen
+class Fault:
+    """A run that failed, answered out of range or was slow: text only, so that it keeps no transaction alive."""
+
+    hook: str
+    plugin: str
+    seconds: float
+    what: str
+    where: str = ""
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class Tally:
+    """The figures of one implementation. ``off`` is the cause while it is switched off.
+
+    ``probe_at`` is the monotonic second from which one run may find out whether it works again.
+    """
+
+    plugin: str
+    hook: str
+    calls: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    slowest_seconds: float = 0.0
+    streak: int = 0
+    last_error: str = ""
+    off: str | None = None
+    probe_at: float | None = None
+
+
+class SwitchedOff(Exception):
+    """The error of a call that was not made, because its implementation is off."""
+
+    def __init__(self, plugin: str, hook: str, cause: str) -> None:
+        super().__init__(f"plugin {plugin!r} is off on {hook}: {cause}")
+        self.plugin, self.hook, self.cause = plugin, hook, cause
+
+
+Changed = Callable[[str, str, Literal["on", "off"], str], None]
+
+
+class Health:
+    """Consecutive failures, breakers and totals of every implementation that a village ran."""
+
+    def __init__(
+        self,
+        on_change: Changed | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        trace: Callable[[Call], None] | None = None,
+    ) -> None:
+        self.on_change = on_change
+        self.trace = trace  # given every call, for tracing and `explain`; None costs nothing
+        self.recent: deque[Fault] = deque(maxlen=REMEMBERED)
+        self.switched_off: dict[str, dict[str, str]] = {}  # plugin -> hook -> cause
+        self._monotonic = monotonic
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    def tally(self, plugin: str, hook: str) -> Tally:
+        """The figures of this implementation, made at the first question."""
+        return self._tallies.setdefault((plugin, hook), Tally(plugin, hook))
+
+    def cause(self, plugin: str, hook: str) -> str | None:
+        """Why this implementation is off; None while it is on."""
+        return self.switched_off.get(plugin, {}).get(hook)
+
+    def off(self, plugin: str, hook: str, cause: str) -> None:
+        """Switch an implementation off until :meth:`on`: the watchdog's and the operator's way; nothing probes it."""
+        self._switch_off(self.tally(plugin, hook), cause, None)
+
+    def on(self, plugin: str, hook: str, cause: str = "switched on") -> None:
+        """Switch an implementation on again, with a clean slate of failures."""
+        tally = self.tally(plugin, hook)
+        tally.streak = 0
+        tally.probe_at = None
+        if tally.off is None:
+            return
+        tally.off = None
+        hooks = {name: why for name, why in self.switched_off[plugin].items() if name != hook}
+        self.switched_off = {name: why for name, why in self.switched_off.items() if name != plugin}
+        if hooks:
+            self.switched_off[plugin] = hooks
+        if self.on_change is not None:
+            self.on_change(plugin, hook, "on", cause)
+
+    def view(self) -> list[dict[str, Any]]:
+        """The figures of every implementation as plain data, by plugin and hook."""
+        return [attrs.asdict(tally) for _, tally in sorted(self._tallies.items())]
+
+    def failed(self, tally: Tally, seconds: float, error: BaseException) -> None:
+        """Record a failed run; the fifth in a row switches the implementation off on its hook."""
+        tally.calls += 1
+        tally.seconds += seconds
+        tally.streak += 1
+        self.note(tally, seconds, describe(error), where(error))
+        if tally.off is None and tally.streak >= FAILURES_IN_A_ROW:
+            cause = f"{tally.streak} failures in a row, the last: {tally.last_error}"
+            self._switch_off(tally, cause, self._monotonic() + PROBE_SECONDS if tally.hook in STRICTEST else None)
+
+    def recovered(self, tally: Tally) -> None:
+        """A run went well after others had failed."""
+        tally.streak = 0
+        if tally.off is not None and tally.probe_at is not None:
+            self.on(tally.plugin, tally.hook, "a probe passed")
+
+    def note(self, tally: Tally, seconds: float, what: str, where: str = "") -> None:
+        """Record what went wrong without counting it towards the breaker."""
+        tally.errors += 1
+        tally.last_error = what
+        self.recent.append(Fault(tally.hook, tally.plugin, seconds, what, where))
+
+    def slow(self, tally: Tally, seconds: float) -> None:
+        """Remember a run that held its thread for long."""
+        self.recent.append(Fault(tally.hook, tally.plugin, seconds, f"slow: held its thread for {seconds:.3f} s"))
+
+    def probes(self, tally: Tally) -> bool:
+        """Whether this run may be the probe of an implementation that is off; only one run gets it."""
+        if tally.probe_at is None or self._monotonic() < tally.probe_at:
+            return False
+        tally.probe_at = self._monotonic() + PROBE_SECONDS
+        return True
+
+    def _switch_off(self, tally: Tally, cause: str, probe_at: float | None) -> None:
+        known = tally.off
+        tally.off, tally.probe_at = cause, probe_at
+        # Replaced, not changed: the other thread may be reading it.
+        hooks: Mapping[str, str] = self.switched_off.get(tally.plugin, {})
+        self.switched_off = {**self.switched_off, tally.plugin: {**hooks, tally.hook: cause}}
+        if self.on_change is not None and known != cause:
+            self.on_change(tally.plugin, tally.hook, "off", cause)
+
+
+def describe(error: BaseException | None) -> str:
+    """An error in one line, cut where a plugin wrote a novel."""
+    try:
+        text = str(error)
+    except BaseException as worse:  # its __str__ is the plugin's code too
+        text = f"(its text raised {type(worse).__name__})"
+    text = " ".join(text.split())
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:500]
+
+
+def where(error: BaseException) -> str:
+    """The file and line that raised, as ``file:line``; empty when the error never travelled."""
+    # A coroutine may not raise these two: what replaced them comes from the call loop.
+    first = error.__cause__ if isinstance(error.__cause__, (StopIteration, GeneratorExit)) else error
+    frames = traceback.extract_tb(first.__traceback__, limit=-1)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -1,0 +1,450 @@
+"""The room of the money: accounts, transfers, holds and budgets. Rules: docs/rules.md, "Money".
+
+Amounts are integer millionths. An account is ``treasury``, ``commons``, ``resident:NAME:free``, ``plugin:NAME:…``,
+``hold:NUMBER``, ``operator`` or ``provider:NAME``; every account but the treasury, the operator's and the providers'
+has a floor of 0. Every transfer carries an idempotency key, kept for ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import define, frozen
+
+from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound, OverBudget
+from vivarium_kernel.records import Actor, Transfer
+from vivarium_kernel.store import Tx, View
+
+CURRENCIES = ("aid", "usd")
+LARGEST_MICROS = 10**15
+_FLOORLESS = ("treasury", "operator", "provider:", "outside")
+
+
+@define
+class _Account:
+    balance: int
+    floor: int | None
+    new: bool
+    changed: bool = False
+
+
+@define
+class _Budget:
+    cap: int
+    reserved: int
+    spent: int
+    changed: bool = False
+
+
+class Books:
+    """The accounts, transfers and budgets that the open transaction changes, written when it is flushed."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._budgets: dict[tuple[str, str], _Budget | None] = {}
+        self._transfers: list[tuple[Any, ...]] = []
+        self._by_key: dict[str, tuple[Any, ...]] = {}
+        self._undo: list[tuple[Any, ...]] = []
+
+    # What the transaction's participants do
+
+    def mark(self) -> tuple[int, int]:
+        return len(self._undo), len(self._transfers)
+
+    def rollback(self, mark: tuple[int, int], written: bool) -> None:
+        if written:
+            self._accounts.clear()
+            self._budgets.clear()
+            self._transfers.clear()
+            self._by_key.clear()
+            self._undo.clear()
+            return
+        for undo in reversed(self._undo[mark[0] :]):
+            if len(undo) == 2:
+                undo[0].balance = undo[1]
+            else:
+                undo[0].reserved, undo[0].spent = undo[1], undo[2]
+        del self._undo[mark[0] :]
+        for row in self._transfers[mark[1] :]:
+            del self._by_key[row[0]]
+        del self._transfers[mark[1] :]
+
+    def flush(self) -> None:
+        tx = self._tx
+        if self._accounts:
+            changed = [(n, c, a) for (n, c), a in self._accounts.items() if a.changed]
+            tx.insert(
+                "accounts",
+                "name, currency, balance, floor",
+                [(n, c, a.balance, a.floor) for n, c, a in changed if a.new],
+            )
+            tx.update(
+                "accounts",
+                "balance = v.column3",
+                "accounts.name = v.column1 AND accounts.currency = v.column2",
+                [(n, c, a.balance) for n, c, a in changed if not a.new],
+            )
+            for _, _, account in changed:
+                account.new = account.changed = False
+        if self._transfers:
+            tx.insert(
+                "transfers", "key, payer, payee, currency, micros, reason, source, actor, ref, at", self._transfers
+            )
+            self._transfers.clear()
+        moved = [(s, c, b) for (s, c), b in self._budgets.items() if b is not None and b.changed]
+        if moved:
+            tx.update(
+                "budgets",
+                "reserved = v.column3, spent = v.column4",
+                "budgets.scope = v.column1 AND budgets.currency = v.column2",
+                [(s, c, b.reserved, b.spent) for s, c, b in moved],
+            )
+            for _, _, budget in moved:
+                budget.changed = False
+        self._undo.clear()
+
+    # Accounts
+
+    def load(self, names: Iterable[str], currency: str) -> None:
+        """Read accounts ahead, many in one statement."""
+        missing = [n for n in dict.fromkeys(names) if (n, currency) not in self._accounts]
+        if not missing:
+            return
+        for name, balance, floor in self._tx.rows(
+            "SELECT name, balance, floor FROM accounts WHERE currency = ? AND name IN (SELECT value FROM json_each(?))",
+            (currency, json.dumps(missing)),
+        ):
+            self._accounts[name, currency] = _Account(balance, floor, False)
+        for name in missing:
+            if (name, currency) not in self._accounts:
+                self._accounts[name, currency] = _Account(0, None if name.startswith(_FLOORLESS) else 0, True)
+
+    def account(self, name: str, currency: str) -> _Account:
+        found = self._accounts.get((name, currency))
+        if found is None:
+            self.load((name,), currency)
+            found = self._accounts[name, currency]
+        return found
+
+    def transfer(
+        self,
+        key: str,
+        payer: str,
+        payee: str,
+        currency: str,
+        micros: int,
+        reason: str,
+        source: str,
+        actor: str,
+        ref: str,
+    ) -> bool:
+        """Move money. False when this very transfer was made before; raises on any fault, having changed nothing."""
+        check_amount(micros)
+        if currency not in CURRENCIES:
+            raise Invalid(
+                "ledger.currency", f"No such currency: {currency!r}.", "Use 'aid' or 'usd'.", field="currency"
+            )
+        if payer == payee:
+            raise Invalid("ledger.same", f"{payer} can't pay itself.", field="payee")
+        if not key or not reason or not ref:
+            raise Invalid("ledger.words", "A transfer needs a key, a reason and a reference.", field="reason")
+        row = (key, payer, payee, currency, micros, reason, source, actor, ref, self._tx.now)
+        before = self._by_key.get(key)
+        if before is None and self._tx.careful:
+            before = self._tx.row(
+                "SELECT key, payer, payee, currency, micros, reason, source, actor, ref, at FROM transfers WHERE key = ?",
+                (key,),
+            )
+        if before is not None:
+            # A key that repeats in a grouped run makes its INSERT fail, and the careful run comes here.
+            if tuple(before[:6]) != row[:6] or before[8] != ref:
+                raise Conflict(
+                    "ledger.key",
+                    f"The key {key!r} was used for another transfer: {before[4]} millionths from {before[1]} to {before[2]}.",
+                    "Use a new key for a new transfer.",
+                )
+            return False
+        source_account = self.account(payer, currency)
+        target_account = self.account(payee, currency)
+        if source_account.floor is not None and source_account.balance - micros < source_account.floor:
+            raise Conflict(
+                "ledger.floor",
+                f"{payer} holds {source_account.balance} millionths of {currency} and can't pay {micros}.",
+                "Pay less, or wait until the account holds more.",
+            )
+        self._undo.append((source_account, source_account.balance))
+        self._undo.append((target_account, target_account.balance))
+        source_account.balance -= micros
+        target_account.balance += micros
+        source_account.changed = target_account.changed = True
+        self._transfers.append(row)
+        self._by_key[key] = row
+        self._tx.log.add(
+            "money.moved",
+            actor,
+            {"key": key, "payer": payer, "payee": payee, "currency": currency, "micros": micros, "reason": reason,
+             "ref": ref},
+        )  # fmt: skip
+        return True
+
+    # Budgets
+
+    def load_budgets(self, scopes: Iterable[str], currency: str) -> None:
+        """Read budgets ahead, many in one statement."""
+        missing = [s for s in dict.fromkeys(scopes) if (s, currency) not in self._budgets]
+        if not missing:
+            return
+        for scope in missing:
+            self._budgets[scope, currency] = None
+        for scope, cap, reserved, spent in self._tx.rows(
+            "SELECT scope, cap, reserved, spent FROM budgets "
+            "WHERE currency = ? AND scope IN (SELECT value FROM json_each(?))",
+            (currency, json.dumps(missing)),
+        ):
+            self._budgets[scope, currency] = _Budget(cap, reserved, spent)
+
+    def budget(self, scope: str, currency: str) -> _Budget | None:
+        if (scope, currency) not in self._budgets:
+            self.load_budgets((scope,), currency)
+        return self._budgets[scope, currency]
+
+    def reserve(self, scopes: Sequence[str], currency: str, micros: int) -> None:
+        """Set ``micros`` aside in every scope that has a budget, or in none: raises OverBudget naming the scope."""
+        budgets = [(scope, self.budget(scope, currency)) for scope in scopes]
+        for scope, budget in budgets:
+            if budget is not None and budget.reserved + budget.spent + micros > budget.cap:
+                left = budget.cap - budget.reserved - budget.spent
+                raise OverBudget(
+                    "budget.cap",
+                    f"The budget {scope} has {left} millionths of {currency} left; {micros} are needed.",
+                    "Wait for what is reserved to come back, or raise the cap.",
+                    scope=scope,
+                )
+        for _, budget in budgets:
+            if budget is not None:
+                self._change(budget, micros, 0)
+
+    def consume(self, scopes: Sequence[str], currency: str, reserved: int, spent: int) -> None:
+        """Turn ``reserved`` that was set aside into ``spent`` (at most as much); the rest returns."""
+        if not 0 <= spent <= reserved:
+            raise Invalid("budget.spent", f"{spent} can't be spent of {reserved} that were reserved.")
+        for scope in scopes:
+            budget = self.budget(scope, currency)
+            if budget is None:
+                continue
+            if budget.reserved < reserved:
+                # The cap was set while this attempt ran, so nothing was set aside here: count what fits.
+                spent = min(spent, budget.cap - budget.spent)
+            self._change(budget, -min(reserved, budget.reserved), spent)
+
+    def _change(self, budget: _Budget, reserved: int, spent: int) -> None:
+        self._undo.append((budget, budget.reserved, budget.spent))
+        budget.reserved += reserved
+        budget.spent += spent
+        budget.changed = True
+
+    def make_budget(self, scope: str, currency: str, cap: int) -> None:
+        """Make a budget if there is none, else change its cap; a cap below what is reserved and spent is refused."""
+        budget = self.budget(scope, currency)
+        if budget is None:
+            self._tx.run("INSERT INTO budgets (scope, currency, cap) VALUES (?, ?, ?)", (scope, currency, cap))
+        elif cap < budget.reserved + budget.spent:
+            raise Conflict(
+                "budget.cap",
+                f"The budget {scope} has {budget.reserved + budget.spent} millionths reserved and spent.",
+                "Choose a cap at least as large.",
+            )
+        elif cap != budget.cap:
+            self._tx.run("UPDATE budgets SET cap = ? WHERE scope = ? AND currency = ?", (cap, scope, currency))
+        else:
+            return
+        self._budgets[scope, currency] = _Budget(cap, *(budget.reserved, budget.spent) if budget else (0, 0))
+
+
+def check_amount(micros: Any) -> None:
+    """Amounts from outside are positive integers of millionths, or refused."""
+    if type(micros) is not int or not 0 < micros <= LARGEST_MICROS:
+        raise Invalid(
+            "ledger.amount",
+            f"An amount is a whole number of millionths from 1 to {LARGEST_MICROS}, not {micros!r}.",
+            "Give a positive amount.",
+            field="micros",
+        )
+
+
+def mint(tx: Tx, policy: str, payee: str, micros: int, *, key: str, reason: str, actor: str, ref: str) -> bool:
+    """Make new ``aid`` under a named policy; refused when the policy's cap of the day is reached."""
+    check_amount(micros)
+    scope = f"mint:{policy}:{tx.day}"
+    if tx.books.budget(scope, "aid") is None:
+        cap = tx.row("SELECT cap FROM budgets WHERE scope = ? AND currency = 'aid'", (f"mint:{policy}",))
+        if cap is None:
+            raise Forbidden("ledger.policy", f"There is no minting policy {policy!r}.", "Declare it first.")
+        tx.books.make_budget(scope, "aid", cap[0])
+    if not tx.books.transfer(key, "treasury", payee, "aid", micros, reason, policy, actor, ref):
+        return False
+    tx.books.reserve((scope,), "aid", micros)
+    tx.books.consume((scope,), "aid", micros, micros)
+    return True
+
+
+def declare_policy(tx: Tx, policy: str, cap_per_day_micros: int) -> None:
+    """Declare a minting policy, or change its cap from the next village day on."""
+    tx.books.make_budget(f"mint:{policy}", "aid", cap_per_day_micros)
+
+
+def hold(
+    tx: Tx, payer: str, currency: str, micros: int, *, key: str, owner: str, actor: str, ref: str,
+    expires_at: int | None = None,
+) -> int:  # fmt: skip
+    """Set money aside in an account of its own until it is settled, released or expires. Returns the hold's number."""
+    known = tx.row("SELECT id, payer, currency, micros, owner FROM holds WHERE key = ?", (key,))
+    if known is not None:
+        if known[1:] != (payer, currency, micros, owner):
+            raise Conflict("ledger.key", f"The key {key!r} was used for another hold.", "Use a new key.")
+        return int(known[0])
+    check_amount(micros)
+    number = (tx.row("SELECT coalesce(max(id), 0) + 1 FROM holds") or (1,))[0]
+    tx.books.transfer(f"hold:{key}", payer, f"hold:{number}", currency, micros, "hold", owner, actor, ref)
+    tx.insert(
+        "holds", "id, key, payer, currency, micros, owner, ref, state, expires_at, at",
+        [(number, key, payer, currency, micros, owner, ref, "held", expires_at, tx.now)],
+    )  # fmt: skip
+    return int(number)
+
+
+def settle_hold(tx: Tx, number: int, payees: Sequence[tuple[str, int]], *, owner: str, reason: str, actor: str) -> bool:
+    """Pay from a hold to payees, together at most what it holds; the rest returns. False if it ended before."""
+    payer, currency, micros, ref, state = _hold(tx, number, owner)
+    if state != "held":
+        return False
+    if sum(amount for _, amount in payees) > micros:
+        raise Conflict("ledger.hold", f"Hold {number} has {micros} millionths; more was asked.", "Pay less.")
+    account = f"hold:{number}"
+    left = micros
+    for place, (payee, amount) in enumerate(payees):
+        tx.books.transfer(f"hold:{number}:{place}", account, payee, currency, amount, reason, owner, actor, ref)
+        left -= amount
+    _end_hold(tx, number, "settled", left, payer, currency, owner, actor, ref)
+    return True
+
+
+def release_hold(tx: Tx, number: int, *, owner: str, actor: str, state: str = "released") -> bool:
+    """Return a hold to its payer. False if it ended before."""
+    payer, currency, micros, ref, found = _hold(tx, number, owner)
+    if found != "held":
+        return False
+    _end_hold(tx, number, state, micros, payer, currency, owner, actor, ref)
+    return True
+
+
+def expire_holds(tx: Tx) -> int:
+    """Return every hold whose time is over; returns how many."""
+    due = tx.rows("SELECT id, owner FROM holds WHERE state = 'held' AND expires_at <= ? LIMIT 500", (tx.now,))
+    for number, owner in due:
+        release_hold(tx, number, owner=owner, actor="system:clock", state="expired")
+    return len(due)
+
+
+def _hold(tx: Tx, number: int, owner: str) -> tuple[str, str, int, str, str]:
+    row = tx.row("SELECT payer, currency, micros, ref, state, owner FROM holds WHERE id = ?", (number,))
+    if row is None:
+        raise NotFound("ledger.hold", f"There is no hold {number}.")
+    if row[5] != owner:
+        raise Forbidden("ledger.hold", f"Hold {number} belongs to {row[5]}, not {owner}.")
+    return row[0], row[1], row[2], row[3], row[4]
+
+
+def _end_hold(
+    tx: Tx, number: int, state: str, left: int, payer: str, currency: str, owner: str, actor: str, ref: str
+) -> None:
+    if left:
+        tx.books.transfer(f"hold:{number}:rest", f"hold:{number}", payer, currency, left, state, owner, actor, ref)
+    tx.run("UPDATE holds SET state = ? WHERE id = ?", (state, number))
+
+
+@frozen
+class Audit:
+    """What ``verify`` found: problems in words, empty when the books agree."""
+
+    accounts: int
+    transfers: int
+    problems: tuple[str, ...]
+
+
+def verify(view: View) -> Audit:
+    """Recompute every balance from the transfers, and every hold and budget from what they stand for."""
+    problems = [
+        f"{name}: the balance says {balance} millionths of {currency}, its transfers say {moved}"
+        for name, currency, balance, moved in view.rows(
+            "WITH moved AS (SELECT name, currency, sum(micros) AS micros FROM ("
+            "SELECT payee AS name, currency, micros FROM transfers UNION ALL "
+            "SELECT payer, currency, -micros FROM transfers) GROUP BY name, currency) "
+            "SELECT name, currency, coalesce(balance, 0), coalesce(micros, 0) FROM moved LEFT JOIN accounts "
+            "USING (name, currency) WHERE coalesce(balance, 0) <> coalesce(micros, 0) UNION ALL "
+            "SELECT name, currency, balance, 0 FROM accounts WHERE balance <> 0 AND (name, currency) NOT IN "
+            "(SELECT name, currency FROM moved)"
+        )
+    ]
+    problems += [
+        f"all balances of {currency} together are {total} millionths, not 0"
+        for currency, total in view.rows("SELECT currency, sum(balance) FROM accounts GROUP BY currency")
+        if total
+    ]
+    problems += [
+        f"hold {number} is {state} but its account holds {balance} millionths"
+        for number, state, micros, balance in view.rows(
+            "SELECT h.id, h.state, h.micros, coalesce(a.balance, 0) FROM holds h LEFT JOIN accounts a "
+            "ON a.name = 'hold:' || h.id AND a.currency = h.currency"
+        )
+        if balance != (micros if state == "held" else 0)
+    ]
+    problems += [
+        f"budget {scope}: {reserved} millionths are reserved, its running attempts say {wanted}"
+        for scope, reserved, wanted in view.rows(
+            "SELECT b.scope, b.reserved, coalesce((SELECT sum(a.reserved_micros) FROM attempts a "
+            "WHERE a.task = substr(b.scope, 6) AND a.state = 'running'), 0) AS wanted "
+            "FROM budgets b WHERE b.scope GLOB 'task:*' AND b.reserved <> wanted"
+        )
+    ]
+    accounts = view.row("SELECT count(*) FROM accounts")
+    transfers = view.row("SELECT count(*) FROM transfers")
+    return Audit(accounts[0] if accounts else 0, transfers[0] if transfers else 0, tuple(problems))
+
+
+def balances(view: View, prefix: str = "") -> list[tuple[str, str, int]]:
+    """(account, currency, millionths) of every account whose name begins with ``prefix``."""
+    return [
+        (row[0], row[1], row[2])
+        for row in view.rows(
+            "SELECT name, currency, balance FROM accounts WHERE substr(name, 1, ?) = ? ORDER BY name, currency",
+            (len(prefix), prefix),
+        )
+    ]
+
+
+def balance(source: View | Tx, account: str, currency: str = "aid") -> int:
+    """One account's balance in millionths; 0 for an account that nothing has touched."""
+    row = source.row("SELECT balance FROM accounts WHERE name = ? AND currency = ?", (account, currency))
+    return int(row[0]) if row else 0
+
+
+def history(view: View, account: str | None = None, limit: int = 100) -> list[Transfer]:
+    """The newest transfers, newest first, of one account or of all."""
+    clause, params = ("payer = ? OR payee = ?", [account, account]) if account else ("1", [])
+    rows = view.rows(
+        f"SELECT key, payer, payee, currency, micros, reason, source, actor, ref, at FROM transfers "
+        f"WHERE {clause} ORDER BY id DESC LIMIT ?",
+        (*params, limit),
+    )
+    return [Transfer(*row) for row in rows]
+
+
+def may_pay(actor: Actor, account: str) -> bool:
+    """Whether this actor's credential is the payer's own."""
+    if actor.role == "operator":
+        return True
+    return actor.role == "resident" and account.startswith(f"resident:{actor.name}:")

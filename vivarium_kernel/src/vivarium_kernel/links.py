@@ -1,0 +1,41 @@
+"""The room of the local link: how residents of this process reach their village. Remote ones use ``api.wire``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, cast
+
+from vivarium_kernel import settling, stepping
+from vivarium_kernel.audit import emit
+from vivarium_kernel.models import Provider
+from vivarium_kernel.settling import Settled, Settlement
+from vivarium_kernel.store import Tx
+from vivarium_kernel.village import Village
+
+
+class LocalLink:
+    """The functions of ``cycle.Link`` on a village that is open in this process."""
+
+    def __init__(self, village: Village) -> None:
+        self._village = village
+        self._write = village.store.write
+
+    def intend(self, intent: stepping.Intent) -> Awaitable[None]:
+        return cast("Awaitable[None]", self._write(stepping.intend, intent))
+
+    def record(self, result: stepping.Result) -> Awaitable[None]:
+        return cast("Awaitable[None]", self._write(stepping.record, result))
+
+    def settle(self, settlement: Settlement) -> Awaitable[Settled]:
+        return cast("Awaitable[Settled]", self._write(settling.settle, settlement))
+
+    def provider(self, name: str) -> Provider:
+        return self._village.provider(name)
+
+    def distrust(self, provider: str, reason: str) -> None:
+        self._village.distrusted[provider] = reason
+        self._write(_note_distrust, (provider, reason))
+
+
+def _note_distrust(tx: Tx, asked: tuple[str, str]) -> Any:
+    emit(tx, "model.distrusted", "system:kernel", provider=asked[0], reason=asked[1])

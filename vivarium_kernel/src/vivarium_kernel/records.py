@@ -1,0 +1,340 @@
+"""The room of the records: what the kernel hands to plugins, and what plugins hand back.
+
+Every record is frozen. Names that end in ``_micros`` are integer millionths of a currency, names that end in ``_at``
+are integer microseconds of Unix time, and names that end in ``_seconds`` are seconds as a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+from attrs import field, frozen
+
+MICROS = 1_000_000
+
+Effect = Literal["pure", "idempotent", "once"]
+TaskState = Literal["waiting", "open", "claimed", "parked", "review", "done", "failed", "cancelled", "blocked"]
+ENDED_STATES = ("done", "failed", "cancelled", "blocked")
+EndingKind = Literal["accepted", "rejected", "failed", "released", "lapsed", "parked", "cancelled", "blocked"]
+ParkedFor = Literal["approval", "answer", "pause", "quota", "time", "backoff"]
+ResidentState = Literal["active", "paused", "quarantined", "banned", "retired"]
+Role = Literal["operator", "human", "resident", "worker"]
+
+
+@frozen
+class Actor:
+    """Who acts. It comes from a credential, never from a field of a request.
+
+    ``scope`` narrows a token further: ``None`` is everything that the role may do, else names of scopes.
+    ``attempt`` is set for the token of one attempt; it is dead with that attempt's lease.
+    """
+
+    role: Role
+    name: str
+    attempt: int | None = None
+    token: int | None = None
+    scope: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.name if ":" in self.name else f"{self.role}:{self.name}"
+
+
+@frozen
+class Task:
+    """One task on the board. The part that people wrote never changes; ``state`` and what follows it does.
+
+    ``max_micros`` and ``min_micros`` are its budget in ``usd``; ``max_micros == 0`` is a task without a budget.
+    ``failures`` are the counted attempts (RULES, Board), ``attempts`` all of them.
+    """
+
+    seq: int
+    id: str
+    mode: str
+    title: str = ""
+    prompt: str = ""
+    command: tuple[str, ...] = ()
+    priority: int = 0
+    max_micros: int = 0
+    min_micros: int = 0
+    max_attempts: int = 3
+    timeout_seconds: float = 30.0
+    effect: Effect = "once"
+    files: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    wanted: str | None = None
+    model: str | None = None
+    cwd: str = "."
+    expect: str = "done"
+    human: bool = False
+    data: Mapping[str, Any] = field(factory=dict)
+    by: str = ""
+    posted_at: int = 0
+    retry_until_at: int = 0
+    state: TaskState = "open"
+    attempts: int = 0
+    failures: int = 0
+    faults: int = 0
+    declined: tuple[str, ...] = ()
+    parked_for: str | None = None
+    wake_at: int | None = None
+    reason: str = ""
+    continues: int | None = None
+    approved: str | None = None
+    ended_at: int | None = None
+
+
+@frozen
+class Resident:
+    """A resident of the village. ``cycles`` counts the cycles that it began."""
+
+    name: str
+    state: ResidentState = "active"
+    cycles: int = 0
+    model: str | None = None
+    reason: str = ""
+    created_at: int = 0
+
+
+@frozen
+class Claim:
+    """A resident takes a task: what ``claim_reserve`` is asked about, before the claim stands."""
+
+    attempt: int
+    task: Task
+    resident: Resident
+    cycle: int
+
+
+@frozen
+class Section:
+    """A piece of the prompt. A higher ``priority`` is kept longer when the token budget is short.
+
+    ``private`` text is shown to its resident alone; the record of the prompt keeps its digest.
+    """
+
+    slot: Literal["rules", "identity", "tools", "overlay", "memory", "situation", "task"]
+    text: str
+    priority: int = 0
+    private: bool = False
+
+
+@frozen
+class Subject:
+    """What a safety check looks at: its kind says which of the other fields are set."""
+
+    kind: Literal["task", "command", "prompt", "tool_call", "outcome", "message"]
+    text: str = ""
+    argv: tuple[str, ...] = ()
+    task: Task | None = None
+    resident: str | None = None
+    attempt: int | None = None
+    cwd: str = "."
+
+
+@frozen
+class Verdict:
+    """A safety check's answer. ``rule`` names the rule; a denial says what to do next."""
+
+    answer: Literal["allow", "ask", "deny"]
+    rule: str
+    reason: str = ""
+    next_step: str = ""
+
+
+@frozen
+class Usage:
+    """What a model provider reports of one call, in tokens."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cached_tokens: int = 0
+
+
+@frozen
+class Outcome:
+    """What the act phase brought back.
+
+    ``fault`` says whose fault a failure is (RULES, Board): ``None`` for none, ``task`` is counted,
+    ``provider`` is not counted and is tried again after a pause, ``invalid`` fails the task at once.
+    """
+
+    answer: str = ""
+    fault: Literal["task", "provider", "invalid"] | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    timed_out: bool = False
+    seconds: float = 0.0
+    model: str | None = None
+    usage: Usage | None = None
+    unknown_effect: bool = False
+    data: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Review:
+    """A reviewer's decision on an outcome, with its confidence from 0 to 1."""
+
+    decision: Literal["accept", "send_back", "jury", "human", "reject"]
+    confidence: float
+    reason: str = ""
+    facts: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Ending:
+    """How an attempt ended: what ``end_attempt`` is told. ``spent_micros`` is in ``usd``."""
+
+    attempt: int | None
+    kind: EndingKind
+    resident: str | None
+    reason: str = ""
+    outcome: Outcome | None = None
+    review: Review | None = None
+    spent_micros: int = 0
+
+
+@frozen
+class Attempt:
+    """One attempt at a task. Its ``id`` grows and is never used again: it is the fencing token."""
+
+    id: int
+    task: str
+    resident: str
+    number: int
+    cycle: int
+    state: Literal["running", "review", "ended"]
+    ending: str | None
+    reason: str
+    process: int | None
+    lease_until_at: int | None
+    continues: int | None
+    started_at: int
+    ended_at: int | None
+    model: str | None
+    exit_code: int | None
+    seconds: float | None
+    stdout: str | None
+    stderr: str | None
+    answer: str | None
+    confidence: float | None
+    spent_micros: int
+
+
+@frozen
+class Step:
+    """One step of an attempt: its intent, and its result when there is one."""
+
+    attempt: int
+    number: int
+    kind: Literal["model", "tool", "command"]
+    name: str
+    effect: Effect
+    state: Literal["intended", "done", "unknown", "void"]
+    arguments: Any
+    digest: str
+    result: Any
+    worst_micros: int
+    spent_micros: int
+    tokens_in: int
+    tokens_out: int
+    started_at: int
+    ended_at: int | None
+
+
+@frozen
+class Transfer:
+    """One movement of money from ``payer`` to ``payee``: both sides of the double entry in one row."""
+
+    key: str
+    payer: str
+    payee: str
+    currency: str
+    micros: int
+    reason: str
+    source: str
+    actor: str
+    ref: str
+    at: int
+
+
+@frozen
+class Event:
+    """One entry of the audit log."""
+
+    id: int
+    at: int
+    day: int
+    hour: int
+    kind: str
+    actor: str
+    resident: str | None
+    task: str | None
+    attempt: int | None
+    cycle: int | None
+    model: str | None
+    data: Any
+    hash: str
+
+
+@frozen
+class Entitlement:
+    """What a resident may use now. ``None`` is no limit; of several answers the smallest of each counts.
+
+    ``aid_micros_per_1k`` is the price in ``aid`` of 1,000 tokens, by model.
+    """
+
+    models: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    concurrency: int | None = None
+    tool_calls: int | None = None
+    priority: int = 0
+    aid_micros_per_1k: Mapping[str, int] = field(factory=dict)
+
+
+@frozen
+class Reject:
+    """A claim filter's refusal of one task of the batch."""
+
+    task_id: str
+    reason: str
+
+
+@frozen
+class NewTask:
+    """A task to post. Money is in millionths of ``usd``; ``max_micros`` None takes the village's default."""
+
+    id: str | None = None
+    key: str | None = None
+    mode: str | None = None
+    title: str = ""
+    prompt: str = ""
+    command: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    priority: int = 0
+    max_micros: int | None = None
+    min_micros: int = 0
+    max_attempts: int = 3
+    timeout_seconds: float = 30.0
+    effect: Effect | None = None
+    files: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    wanted: str | None = None
+    not_before_at: int | None = None
+    model: str | None = None
+    cwd: str = "."
+    expect: str = "done"
+    human: bool = False
+    retry_seconds: float | None = None
+    data: Mapping[str, Any] = field(factory=dict)
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """A record as plain data, for JSON output."""
+    return attrs.asdict(record)

@@ -1,0 +1,276 @@
+"""The room of the rounds: residents who wait are matched to tasks together, so that they take different ones.
+
+A round reads one snapshot, lets each resident weigh its slice of the window, and claims in one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+
+from vivarium_kernel import board, claiming, village_time
+from vivarium_kernel.claiming import Claimed, NotClaimed, Pick, Round, Window
+from vivarium_kernel.errors import StoreError
+from vivarium_kernel.records import Entitlement, NewTask, Resident, Task
+from vivarium_kernel.store import View
+from vivarium_kernel.village import Village
+
+LARGEST_ROUND = 256
+FREE_IN_A_ROW = 6  # free cycles before a resident rests a village hour
+
+
+@frozen
+class Won:
+    """A claim, and what the resident may use for it."""
+
+    claimed: Claimed
+    entitlement: Entitlement
+
+
+class _Waiting:
+    """A resident who waits for a task."""
+
+    __slots__ = ("answer", "cursor", "name", "passed", "wide")
+
+    def __init__(self, name: str, answer: asyncio.Future[Won]) -> None:
+        self.name = name
+        self.answer = answer
+        self.cursor: tuple[int, int] | None = None
+        self.wide = claiming.WEIGHED
+        self.passed = False  # it has seen the whole board and may take nothing
+
+
+class Rounds:
+    """Gives waiting residents their tasks. ``free_hours`` lets those without one live a free cycle."""
+
+    def __init__(
+        self, village: Village, process: int, give_back: Callable[[Claimed], None], *, free_hours: bool
+    ) -> None:
+        self._village = village
+        self.process = process
+        self._give_back = give_back  # what to do with a claim whose resident has gone meanwhile
+        self._free_hours = free_hours
+        self._waiting: dict[str, _Waiting] = {}
+        self._window = Window()
+        self._kicked = asyncio.Event()
+        self._free: dict[str, tuple[int, int]] = {}  # resident -> (free cycles in a row, rests until this hour)
+        self._guarded_until = 0.0
+        self.refusals: dict[str, str] = {}  # task -> why nobody took it, as far as this process has seen
+
+    async def claim(self, resident: str) -> Won:
+        """Wait until this resident has a task. Cancelling it takes the resident out of the rounds."""
+        answer: asyncio.Future[Won] = asyncio.get_running_loop().create_future()
+        self._waiting[resident] = _Waiting(resident, answer)
+        self._kicked.set()
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(resident, None)
+
+    def kick(self) -> None:
+        """The board changed: look again."""
+        for waiting in self._waiting.values():
+            waiting.passed = False
+        self._kicked.set()
+
+    def kick_if_waiting(self) -> None:
+        """A task ended, which may have opened others."""
+        if self._waiting:
+            self.kick()
+
+    def guard(self, seconds: float) -> None:
+        """A safety check can't judge: nobody claims for a while."""
+        self._guarded_until = asyncio.get_running_loop().time() + seconds
+
+    @property
+    def idle(self) -> bool:
+        """Whether everybody who waits has seen the whole board and may take nothing of it."""
+        return all(waiting.passed for waiting in self._waiting.values())
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def serve(self) -> None:
+        """Hold rounds for ever: at once when somebody comes or the board changes, else after the village's pace."""
+        loop = asyncio.get_running_loop()
+        pace = self._village.times().pace_seconds
+        while True:
+            try:
+                async with asyncio.timeout(max(pace, 0.05) if self._waiting else None):
+                    await self._kicked.wait()
+            except TimeoutError:
+                for waiting in self._waiting.values():
+                    waiting.passed = False
+            self._kicked.clear()
+            while self._waiting and loop.time() >= self._guarded_until:
+                try:
+                    won = await self._round()
+                except StoreError:
+                    await asyncio.sleep(1.0)  # a full or locked disk: the residents wait until it is mended
+                    break
+                if not won and self.idle:
+                    break
+            pace = self._village.times().pace_seconds
+
+    async def _round(self) -> int:
+        """One round; returns how many residents got a task."""
+        looking = [w for w in self._waiting.values() if not w.passed][:LARGEST_ROUND]
+        if not looking:
+            return 0
+        with self._village.store.view() as view:
+            times = village_time.read_times(view)
+            if times.paused or times.halted:
+                for waiting in looking:
+                    waiting.passed = True
+                return 0
+            residents = _residents(view, looking)
+            picks, rights, free = self._weigh(view, looking, residents)
+        for task in free:
+            await self._village.store.write(board.post, self._village.posting([task], "system:free_hour"))
+        if free:
+            return 0
+        if not picks:
+            return 0
+        reserve = self._village.hooks.claim_reserve if self._village.hooks.has("claim_reserve") else None
+        asked = Round(picks, self.process, reserve)
+        # A round that has begun is carried to its end: its claims must reach their residents.
+        answers: Sequence[Claimed | NotClaimed] = await asyncio.shield(
+            asyncio.ensure_future(self._village.store.write(claiming.claim, asked))
+        )
+        won = 0
+        for pick, answer in zip(picks, answers, strict=True):
+            waiting = self._waiting.get(pick.resident)
+            if isinstance(answer, NotClaimed):
+                self._refused(waiting, pick, answer)
+                continue
+            self._window.forget(answer.task)
+            self.refusals.pop(answer.task.id, None)
+            if waiting is None or waiting.answer.done():
+                self._give_back(answer)
+                continue
+            waiting.answer.set_result(Won(answer, rights[pick.resident]))
+            del self._waiting[pick.resident]
+            if "free" not in answer.task.labels:
+                self._free.pop(pick.resident, None)
+            won += 1
+        return won
+
+    def _refused(self, waiting: _Waiting | None, pick: Pick, answer: NotClaimed) -> None:
+        if answer.rule != "taken":
+            for task in pick.wishes[:1]:
+                self.refusals[task.id] = f"{pick.resident}: {answer.reason}"
+            if waiting is not None:
+                waiting.passed = True
+
+    def _weigh(
+        self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident]
+    ) -> tuple[list[Pick], dict[str, Entitlement], list[NewTask]]:
+        limit = max(claiming.WINDOW_LEAST, claiming.WINDOW_EACH * len(looking))
+        window = self._window.read(view, limit)
+        held = self._window.held_for(view, [w.name for w in looking])
+        step = max(1, len(window) // len(looking))
+        picks: list[Pick] = []
+        rights: dict[str, Entitlement] = {}
+        free: list[NewTask] = []
+        for place, waiting in enumerate(looking):
+            resident = residents.get(waiting.name)
+            if resident is None:
+                waiting.passed = True
+                continue
+            tasks, more = self._slice(view, window, waiting, place * step, limit)
+            mine = held.get(waiting.name)
+            if mine:
+                tasks = [*mine, *tasks]
+            wishes, right = self._wishes(view, resident, tasks) if tasks else ((), None)
+            if wishes and right is not None:
+                picks.append(Pick(waiting.name, wishes))
+                rights[waiting.name] = right
+            elif more:
+                waiting.wide = min(claiming.WIDEST, waiting.wide * 4)
+            else:
+                waiting.cursor, waiting.wide = None, claiming.WEIGHED
+                waiting.passed = True
+                if self._free_hours:
+                    free += self._activity(view, resident)
+        return picks, rights, free
+
+    def _slice(
+        self, view: View, window: list[Task], waiting: _Waiting, start: int, limit: int
+    ) -> tuple[list[Task], bool]:
+        """The tasks that this resident weighs now, and whether there are more behind them."""
+        if waiting.cursor is None and waiting.wide == claiming.WEIGHED:
+            if not window:
+                return [], False
+            start %= len(window)
+            tasks = window[start : start + claiming.WEIGHED]
+            if len(tasks) < claiming.WEIGHED and start:
+                tasks += window[: min(start, claiming.WEIGHED - len(tasks))]
+            # All refused: the next look begins at the front and is wider.
+            return tasks, len(window) > len(tasks) or len(window) >= limit
+        tasks = self._window.read(view, waiting.wide, waiting.cursor)
+        if tasks:
+            waiting.cursor = (tasks[-1].priority, tasks[-1].seq)
+        return tasks, len(tasks) == waiting.wide
+
+    def _wishes(
+        self, view: View, resident: Resident, tasks: Sequence[Task]
+    ) -> tuple[tuple[Task, ...], Entitlement | None]:
+        """What a resident may take, best first."""
+        hooks = self._village.hooks
+        name = resident.name
+        right = hooks.entitle(resident, view)
+        tasks = [t for t in tasks if not (t.declined and name in t.declined)]
+        refused = hooks.claim_filter(resident, tasks, view)
+        if right.models is not None:
+            for task in tasks:
+                model = task.model or resident.model or self._village.settings.model
+                if task.mode == "llm" and model not in right.models:
+                    refused.setdefault(task.id, []).append(("entitlement", f"{name} may not use {model}"))
+        if refused:
+            for task_id, reasons in refused.items():
+                if len(self.refusals) < 10_000:
+                    self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
+            tasks = [t for t in tasks if t.id not in refused]
+        if not tasks:
+            return (), None
+        scores = hooks.claim_score(resident, tasks, view)
+        order = sorted(range(len(tasks)), key=scores.__getitem__, reverse=True)
+        return tuple(tasks[place] for place in order), right
+
+    def _activity(self, view: View, resident: Resident) -> list[NewTask]:
+        """A free-time task for a resident who found nothing, chosen by the same filter and scores."""
+        if not self._village.hooks.has("propose_activity"):
+            return []
+        times = village_time.read_times(view)
+        hour = times.hour(view.now)
+        lived, rests_until = self._free.get(resident.name, (0, 0))
+        if lived >= FREE_IN_A_ROW:
+            if rests_until == 0:
+                self._free[resident.name] = (lived, hour + 1)
+                return []
+            if hour < rests_until:
+                return []
+            lived = 0
+        posting = self._village.posting((), "system:free_hour")
+        proposed = [new for _, new in self._village.hooks.propose_activity(resident, view)]
+        if not proposed:
+            return []
+        records = [board.record_of(new, place + 1, posting, view.now) for place, new in enumerate(proposed)]
+        wishes, _ = self._wishes(view, resident, records)
+        if not wishes:
+            return []
+        self._free[resident.name] = (lived + 1, 0)
+        return [board.free_task(proposed[wishes[0].seq - 1], resident.name)]
+
+
+def _residents(view: View, looking: Sequence[_Waiting]) -> dict[str, Resident]:
+    rows = view.rows(
+        "SELECT name, state, cycles, model, reason, created_at FROM residents WHERE state = 'active' "
+        "AND name IN (SELECT value FROM json_each(?))",
+        (json.dumps([w.name for w in looking]),),
+    )
+    return {row[0]: Resident(*row) for row in rows}

@@ -1,0 +1,495 @@
+"""The room of the runtime: keeps N residents cycling in this process, and keeps this process's place in the village.
+
+Leases, the host's ticks, pause, halt, pace, quarantine and cancellations reach a running act within a beat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+from attrs import define, evolve, frozen
+
+from vivarium_kernel import audit, board, claiming, cycle, ledger, processes, settling, village_time
+from vivarium_kernel.claiming import Claimed
+from vivarium_kernel.cycle import Rules, Stopped
+from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
+from vivarium_kernel.links import LocalLink
+from vivarium_kernel.records import Resident, Step, Subject, Task, Verdict
+from vivarium_kernel.rounds import Rounds, Won
+from vivarium_kernel.settling import Settled, Settlement
+from vivarium_kernel.store import Tx, View
+from vivarium_kernel.village import Village
+
+BEAT_SECONDS = 0.25  # how soon a halt, a quarantine or a cancelled task ends a running act
+GUARD_SECONDS = 5.0  # how long claims pause when a safety check can't judge
+log = logging.getLogger("vivarium")
+
+
+@define
+class Figures:
+    """What this process has done since it started."""
+
+    cycles: int = 0
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+class Runtime:
+    """Residents at work in this process. Use ``async with``: entering joins the village, leaving gives back all.
+
+    ``until_done`` ends :meth:`run` when nothing is claimed, open or in backoff, and lives no free hours.
+    """
+
+    def __init__(
+        self,
+        village: Village,
+        residents: int | None = None,
+        *,
+        kind: str = "run",
+        until_done: bool = False,
+        on_settled: Callable[[Settled], None] | None = None,
+    ) -> None:
+        self.village = village
+        self.figures = Figures()
+        self._kind = kind
+        self._asked = residents
+        self._until_done = until_done
+        self._on_settled = on_settled
+        self._link = LocalLink(village)
+        self._lease = village.settings.lease_seconds
+        settings = village.settings
+        self._rules = Rules(settings.auto_approve, settings.human_review, settings.model, village.retries())
+        self.process = 0
+        self.rounds: Rounds
+        self._residents: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[int, str] = {}  # attempt -> resident
+        self._interrupted: set[int] = set()
+        self._services: list[asyncio.Task[None]] = []
+        self._draining = asyncio.Event()
+        self._done = asyncio.Event()
+        self._host = False
+        self._guarded = 0
+        self.fault: BaseException | None = None
+
+    async def __aenter__(self) -> Runtime:
+        await self._join()
+        self.rounds = Rounds(self.village, self.process, self._give_back, free_hours=not self._until_done)
+        await self.village.hooks.startup(self.village)
+        # Held tasks stay held until this process drives the residents that it takes over.
+        await self._write(processes.reap, evolve(self._reaping(), release=False))
+        self._host = await self._write(processes.take_host, self.process)
+        await self._drive()
+        for service in (self.rounds.serve, self._renew, self._beat, self._tick, self._tell):
+            self._services.append(asyncio.create_task(self._watch(service), name=service.__name__))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop everything; what still runs is given back, and nothing is lost."""
+        for task in [*self._services, *self._residents.values()]:
+            task.cancel()
+        await asyncio.gather(*self._services, *self._residents.values(), return_exceptions=True)
+        with contextlib.suppress(StoreError):
+            await self._write(processes.leave, (self.process, self.village.hooks.end_attempt))
+        await self.village.hooks.shutdown(self.village)
+
+    async def run(self) -> None:
+        """Until drained or, with ``until_done``, until the board is. Raises what ended a service of the runtime."""
+        await self._done.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    def drain(self) -> None:
+        """Take no new tasks, finish what is running, then end. Called again: end at once."""
+        if self._draining.is_set():
+            self._done.set()
+            return
+        self._draining.set()
+        if not self._running:
+            self._done.set()
+
+    @property
+    def running(self) -> dict[int, str]:
+        """The attempts that run now: their residents, by attempt."""
+        return dict(self._running)
+
+    @property
+    def residents(self) -> list[str]:
+        """The residents that this process drives."""
+        return sorted(self._residents)
+
+    # Joining
+
+    async def _join(self) -> None:
+        me = processes.this_process()
+        self.process = await self._write(processes.register, processes.Register(me, self._kind, self._lease))
+
+    async def _drive(self) -> None:
+        """Begin or stop driving residents, so that there are as many as are asked for now."""
+        count = self._asked
+        if count is None:
+            with self.village.store.view() as view:
+                wanted = village_time.read_times(view).residents
+                known = view.row("SELECT count(*) FROM residents WHERE state = 'active'")
+            count = wanted if wanted is not None else max(1, known[0] if known else 0)
+        asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
+        names = await self._write(processes.drive, asked)
+        for name in set(names) - set(self._residents):
+            self._residents[name] = asyncio.create_task(self._live(name), name=f"resident {name}")
+        for name in set(self._residents) - set(names):
+            if name not in self._running.values():
+                self._residents.pop(name).cancel()
+
+    def set_residents(self, count: int) -> None:
+        """Drive ``count`` residents from the next beat on."""
+        self._asked = count
+
+    # A resident's life
+
+    async def _live(self, name: str) -> None:
+        while not self._draining.is_set():
+            won = await self.rounds.claim(name)
+            await self._cycle(won)
+            if self._draining.is_set() and not self._running:
+                self._done.set()
+
+    async def _cycle(self, won: Won) -> None:
+        """One cycle from its claim to its end. Whatever goes wrong in it stays in it."""
+        claimed = won.claimed
+        attempt = claimed.attempt
+        self._running[attempt] = claimed.resident.name
+        try:
+            settled = await self._through(won)
+            self._count(settled)
+        except LeaseLapsed:
+            log.info("attempt %s was ended by somebody else", attempt)
+        except asyncio.CancelledError:
+            if attempt not in self._interrupted:
+                raise  # this process stops: leaving gives the attempt back
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+        except StoreError as error:
+            log.error("attempt %s could not be settled: %s", attempt, error)
+            await self._settle_later(self._back(claimed, str(error)))
+        except Exception as error:
+            log.exception("attempt %s met a fault of the kernel", attempt)
+            await self._settle_later(self._back(claimed, f"fault: {error!r}"))
+        finally:
+            self._running.pop(attempt, None)
+            self._interrupted.discard(attempt)
+
+    async def _through(self, won: Won) -> Settled:
+        claimed = won.claimed
+        hooks = self.village.hooks
+        sections: list[Any] = []
+        recorded: list[Step] = []
+        if claimed.task.mode != "command" or claimed.task.continues is not None:
+            with self.village.store.view() as view:
+                sections = hooks.enrich_prompt(claimed.resident, claimed.task, view)
+                recorded = self._recorded(view, claimed)
+        ready = await cycle.prepare(hooks, claimed, sections, won.entitlement, recorded, self._rules)
+        if isinstance(ready, Stopped):
+            if ready.culprit is not None:
+                await self._guard(ready.culprit, ready.settlement.reason)
+            return await self._link.settle(ready.settlement)
+        return await cycle.act(hooks, ready, self._link, self._rules, self.village.clock.monotonic)
+
+    def _recorded(self, view: View, claimed: Claimed) -> list[Step]:
+        """The steps to replay: those of the attempt that this one continues, if it was this resident's."""
+        if claimed.task.continues is None:
+            return []
+        before = board.attempt(view, claimed.task.continues)
+        return board.steps(view, before.id) if before.resident == claimed.resident.name else []
+
+    def _count(self, settled: Settled) -> None:
+        self.figures.cycles += 1
+        if settled.task_state == "done":
+            self.figures.done += 1
+        elif settled.task_state in board.LOST:
+            self.figures.failed += 1
+        else:
+            self.figures.retried += 1
+        if self._on_settled is not None:
+            self._on_settled(settled)
+        self.rounds.kick_if_waiting()
+
+    def _back(self, claimed: Claimed, reason: str) -> Settlement:
+        return Settlement(
+            claimed.attempt, claimed.holder, "lapsed", reason, actor="system:kernel",
+            end_attempt=self.village.hooks.end_attempt, retries=self._rules.retries,
+        )  # fmt: skip
+
+    def _give_back(self, claimed: Claimed) -> None:
+        """A claim whose resident has gone meanwhile: nothing was done, so the task is simply open again."""
+        asked = Settlement(claimed.attempt, claimed.holder, "released", "its resident left",
+                           end_attempt=self.village.hooks.end_attempt)  # fmt: skip
+        self._services.append(asyncio.create_task(self._settle_later(asked)))
+
+    async def _settle_later(self, asked: Settlement) -> None:
+        """Settle, and try again while the store can't: a full disk is mended or the lease lapses."""
+        while True:
+            try:
+                await self._link.settle(asked)
+                return
+            except StoreError:
+                await asyncio.sleep(1.0)
+            except VivariumError:
+                return
+
+    # What runs beside the residents
+
+    async def _watch(self, service: Callable[[], Any]) -> None:
+        """A service that fails ends the runtime: a village without leases or ticks must not look alive."""
+        try:
+            await service()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            log.exception("%s failed", service.__name__)
+            self.fault = error
+            self._done.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            try:
+                stands = await self._write(processes.renew, (self.process, self._lease))
+            except StoreError as error:
+                log.error("the lease could not be renewed: %s", error)
+                continue
+            if not stands:
+                # The machine slept or its clock jumped: what ran here may run elsewhere by now.
+                self._interrupt(list(self._running))
+                await self._join()
+                self.rounds.process = self.process
+                self._host = await self._write(processes.take_host, self.process)
+                await self._drive()
+
+    async def _beat(self) -> None:
+        """Look what others decided: halt, quarantine, cancelled tasks, another number of residents; wake what is due."""
+        seen: tuple[Any, ...] = ()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                with self.village.store.view() as view:
+                    times = village_time.read_times(view)
+                    due = view.row("SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL AND state = 'parked'")
+                    mine = {
+                        row[0]
+                        for row in view.rows(
+                            "SELECT id FROM attempts WHERE state = 'running' AND process = ?", (self.process,)
+                        )
+                    } if self._running else set()  # fmt: skip
+                    now = (times.halted, times.paused, times.residents)
+                    finished = self._until_done and not self._draining.is_set() and self._is_finished(view)
+                if due and due[0] is not None and due[0] <= self.village.clock.now():
+                    await self._write(settling.wake_due, None)
+                    self.rounds.kick()
+            except StoreError as error:
+                log.error("the village can't be read: %s", error)
+                continue
+            if times.halted:
+                await self._halt()
+            else:
+                self._interrupt([attempt for attempt in self._running if attempt not in mine])
+            if now != seen:
+                seen = now
+                self.rounds.kick()
+            await self._drive_if_changed(times.residents)
+            if finished:
+                self._done.set()
+
+    def _is_finished(self, view: View) -> bool:
+        if self._running or self.rounds.waiting < len(self._residents):
+            return False
+        row = view.row(
+            "SELECT (SELECT count(*) FROM tasks WHERE state = 'claimed'), "
+            "(SELECT count(*) FROM tasks WHERE state = 'parked' AND parked_for = 'backoff'), "
+            "EXISTS (SELECT 1 FROM tasks WHERE state = 'open')"
+        )
+        claimed, backoff, is_open = row or (0, 0, 0)
+        return not claimed and not backoff and (not is_open or self.rounds.idle)
+
+    async def _drive_if_changed(self, wanted: int | None) -> None:
+        if wanted is not None and self._kind != "work" and wanted != len(self._residents):
+            self._asked = wanted
+        if self._draining.is_set():
+            return
+        asked = self._asked
+        with self.village.store.view() as view:
+            mine = view.row("SELECT count(*) FROM residents WHERE process = ? AND state = 'active'", (self.process,))
+        if asked is not None and (mine is None or mine[0] != asked or mine[0] != len(self._residents)):
+            await self._drive()
+
+    async def _halt(self) -> None:
+        """End every running act at once: its children are killed, its task put back, unknown effects to review."""
+        self._interrupt(list(self._running), end=True)
+
+    def _interrupt(self, attempts: list[int], *, end: bool = False) -> None:
+        for attempt in attempts:
+            if attempt in self._interrupted:
+                continue
+            resident = self._running.get(attempt)
+            task = self._residents.get(resident or "")
+            if task is None:
+                continue
+            self._interrupted.add(attempt)
+            task.cancel()
+            if end:
+                asked = Settlement(
+                    attempt, None, "released", "the village was halted", actor="system:halt",
+                    end_attempt=self.village.hooks.end_attempt,
+                )  # fmt: skip
+                self._services.append(asyncio.create_task(self._settle_later(asked)))
+
+    async def _tick(self) -> None:
+        """Once a second: what is gone is reaped; on the host, deadlines and grants."""
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                with self.village.store.view() as view:
+                    work = self._upkeep(view)
+                if work:
+                    await self._write(processes.reap, self._reaping())
+                    self.rounds.kick()
+                if not self._host:
+                    self._host = await self._host_if_free()
+                elif self.village.hooks.has("on_tick") or self._holds_due():
+                    await self._write(_host_tick, self.village.hooks)
+            except StoreError as error:
+                log.error("the tick failed: %s", error)
+
+    def _upkeep(self, view: View) -> bool:
+        """Whether anything is to be reaped: a cheap look before a transaction is spent on it."""
+        row = view.row(
+            "SELECT EXISTS (SELECT 1 FROM processes WHERE ended_at IS NULL AND lease_until_at < ?1) OR EXISTS "
+            "(SELECT 1 FROM attempts WHERE state = 'running' AND process IS NULL AND lease_until_at < ?1) OR EXISTS "
+            "(SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NOT NULL AND continues IS NOT NULL)",
+            (view.now,),
+        )
+        return bool(row and row[0])
+
+    async def _host_if_free(self) -> bool:
+        with self.village.store.view() as view:
+            row = view.row("SELECT lease_until_at FROM processes WHERE host = 1")
+        if row is not None and row[0] >= self.village.clock.now():
+            return False
+        return bool(await self._write(processes.take_host, self.process))
+
+    def _holds_due(self) -> bool:
+        with self.village.store.view() as view:
+            row = view.row("SELECT EXISTS (SELECT 1 FROM holds WHERE state = 'held' AND expires_at <= ?)", (view.now,))
+        return bool(row and row[0])
+
+    def _reaping(self) -> processes.Reap:
+        return processes.Reap(processes.this_process(), self.village.hooks.end_attempt, self._rules.retries)
+
+    async def _tell(self) -> None:
+        """On the host: tell plugins of events after their commit, at least once, from each plugin's durable cursor."""
+        listeners = self.village.hooks.names("on_event")
+        while listeners:
+            told = 0
+            if self._host:
+                for plugin in listeners:
+                    told += await self._tell_one(plugin)
+            if not told:
+                await asyncio.sleep(0.5)
+
+    async def _tell_one(self, plugin: str) -> int:
+        with self.village.store.view() as view:
+            row = view.row("SELECT cursor FROM plugins WHERE name = ?", (plugin,))
+            events = audit.tail(view, row[0] if row else 0, 200)
+        for event in events:
+            await self.village.hooks.on_event(plugin, event)
+        if events:
+            await self._write(_keep_cursor, (plugin, events[-1].id))
+        return len(events)
+
+    async def _guard(self, culprit: str, reason: str) -> None:
+        """A safety check can't judge: claims pause, and the culprit is named, until it can."""
+        self.rounds.guard(GUARD_SECONDS)
+        await self._write(_note_guard, (culprit, reason))
+
+    def _write(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
+        return self.village.store.write(fn, item)
+
+
+def _host_tick(tx: Tx, hooks: Any) -> None:
+    ledger.expire_holds(tx)
+    hooks.on_tick(tx.now, tx)
+
+
+def _keep_cursor(tx: Tx, asked: tuple[str, int]) -> None:
+    tx.run("INSERT INTO plugins (name, cursor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET cursor = ?2", asked)
+
+
+def _note_guard(tx: Tx, asked: tuple[str, str]) -> None:
+    audit.emit(tx, "safety.cannot_judge", "system:kernel", plugin=asked[0], reason=asked[1])
+
+
+@frozen
+class Checked:
+    """A task that safety stops before anybody claims it."""
+
+    task: Task
+    verdict: Verdict
+
+
+async def check_board(village: Village, *, act: bool = True) -> tuple[int, list[Checked]]:
+    """Check every open and waiting task against safety. Returns how many pass, and the others.
+
+    With ``act``, denied tasks become blocked, and those that a human is to see are parked for approval.
+    """
+    from vivarium_kernel import deciding  # noqa: PLC0415 - only a run's beginning needs it
+
+    passed, stopped, after = 0, [], 0
+    while True:
+        with village.store.view() as view:
+            tasks = board.tasks(view, after=after, limit=500)
+        if not tasks:
+            return passed, stopped
+        after = tasks[-1].seq
+        for task in tasks:
+            if task.state not in ("open", "waiting", "parked") or (task.state == "parked" and task.approved):
+                continue
+            verdict = await judge(village, task)
+            if verdict.answer == "allow" or (verdict.answer == "ask" and task.approved):
+                passed += 1
+                continue
+            stopped.append(Checked(task, verdict))
+            if act and verdict.answer == "deny" and verdict.rule != "safety.failed":
+                await village.store.write(deciding.block, (task.id, verdict, village.hooks.end_attempt))
+            elif act and verdict.answer == "ask":
+                await village.store.write(deciding.ask_approval, (task.id, verdict))
+
+
+async def judge(village: Village, task: Task) -> Verdict:
+    """What safety says of a task as it stands on the board."""
+    subjects = [Subject("task", f"{task.title}\n{task.prompt}", task.command, task, cwd=task.cwd)]
+    if task.command:
+        subjects.append(Subject("command", "", task.command, task, cwd=task.cwd))
+    for subject in subjects:
+        safety = await village.hooks.check_safety(subject)
+        if safety.verdict.answer != "allow":
+            return safety.verdict
+    return Verdict("allow", "safety")
+
+
+Reason = Literal["done", "people", "other"]
+
+
+def free_resident(view: View) -> Resident | None:
+    """A resident whom no process drives and who is at nothing, for one task run now."""
+    row = view.row(
+        "SELECT name, state, cycles, model, reason, created_at FROM residents r WHERE state = 'active' AND process IS NULL "
+        "AND NOT EXISTS (SELECT 1 FROM attempts WHERE resident = r.name AND state = 'running') ORDER BY name LIMIT 1"
+    )
+    return Resident(*row) if row else None
+
+
+__all__ = ["Checked", "Figures", "Runtime", "check_board", "claiming", "free_resident", "judge"]

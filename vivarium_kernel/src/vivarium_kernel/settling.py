@@ -1,0 +1,344 @@
+"""The room of the endings: what becomes of a task when an attempt ends, whoever ends it. Rules: docs/rules.md, "Board".
+
+``after`` is the rule, a pure function; ``settle`` reads, calls it, writes, and gives the plugins their part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import msgspec
+from attrs import evolve, frozen
+
+from vivarium_kernel import board
+from vivarium_kernel.claiming import scopes_of
+from vivarium_kernel.errors import VivariumError
+from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review, Task
+from vivarium_kernel.stepping import Holder, charge_unknown, fenced, lapsed
+from vivarium_kernel.store import Tx, setwise
+
+EndAttempt = Callable[[Task, Ending, Tx], Sequence[Any]]
+
+
+@frozen
+class Retries:
+    """How failures are tried again (RULES, Board)."""
+
+    backoff_seconds: float = 0.5
+    backoff_max_seconds: float = 300.0
+    jitter: float = 0.2
+
+
+@frozen
+class Next:
+    """What a task becomes."""
+
+    state: str
+    reason: str = ""
+    parked_for: str | None = None
+    wake_at: int | None = None
+    failures: int = 0
+    faults: int = 0
+    declined: tuple[str, ...] = ()
+    ended: bool = False
+
+
+@frozen
+class Settlement:
+    """One attempt's ending as its holder reports it; ``holder`` None is the kernel's or an operator's own word.
+
+    ``to_review`` sends the task to people instead: the act is over, the attempt's end waits for their decision.
+    ``hold`` keeps the task for the same resident, who continues this attempt.
+    """
+
+    attempt: int
+    holder: Holder | None
+    kind: EndingKind
+    reason: str = ""
+    outcome: Outcome | None = None
+    review: Review | None = None
+    parked_for: str | None = None
+    wake_at: int | None = None
+    declined: bool = False
+    to_review: bool = False
+    hold: bool = False
+    actor: str | None = None
+    end_attempt: EndAttempt | None = None
+    retries: Retries = Retries()
+
+
+@frozen
+class Settled:
+    """What a settlement did."""
+
+    attempt: int
+    task: str
+    ending: str
+    task_state: str
+    reason: str
+
+
+def backoff_micros(tries: int, retries: Retries, chance: Random) -> int:
+    """Pause before the next attempt: doubling from ``backoff_seconds``, capped, with jitter."""
+    seconds = min(retries.backoff_max_seconds, retries.backoff_seconds * 2.0 ** min(tries - 1, 40))
+    return int(seconds * MICROS * (1 + retries.jitter * (2 * chance.random() - 1)))
+
+
+def after(task: Task, item: Settlement, resident: str | None, now: int, chance: Random) -> Next:
+    """The state a task goes to when an attempt at it ends so."""
+    same = {"failures": task.failures, "faults": task.faults, "declined": task.declined}
+    fault = item.outcome.fault if item.outcome is not None else None
+    if item.kind == "accepted":
+        return Next("done", item.reason, ended=True, **same)
+    if item.kind in ("cancelled", "blocked"):
+        return Next(item.kind, item.reason, ended=True, **same)
+    if item.kind == "parked":
+        return Next("parked", item.reason, item.parked_for or "answer", item.wake_at, **same)
+    if item.kind in ("failed", "rejected"):
+        if fault == "invalid":
+            return Next("failed", item.reason, ended=True, **same)
+        failures = task.failures + 1
+        if failures >= task.max_attempts:
+            return Next("failed", item.reason, ended=True, **same | {"failures": failures})
+        wake = now + backoff_micros(failures, item.retries, chance)
+        return Next("parked", item.reason, "backoff", wake, **same | {"failures": failures})
+    if item.declined and resident is not None:
+        declined = (*task.declined, resident)
+        if task.wanted == resident:
+            return Next("parked", item.reason, "answer", None, **same | {"declined": declined})
+        return Next("open", item.reason, **same | {"declined": declined})
+    if item.kind == "released" and fault is None:
+        return Next("open", item.reason, **same)
+    faults = task.faults + 1  # a provider's fault or a lost worker: not counted, tried until the task's deadline
+    if now >= task.retry_until_at:
+        return Next("failed", f"{item.reason} (tried until its deadline)", ended=True, **same | {"faults": faults})
+    if item.kind == "lapsed" and faults == 1:
+        return Next("open", item.reason, **same | {"faults": faults})
+    wake = now + backoff_micros(faults, item.retries, chance)
+    return Next("parked", item.reason, "backoff", wake, **same | {"faults": faults})
+
+
+@setwise(20)
+def settle(tx: Tx, items: list[Settlement]) -> list[Any]:
+    """End attempts. The answer is a Settled, or LeaseLapsed for an attempt that is not the holder's any more."""
+    held = _read(tx, items)
+    answers: list[Any] = []
+    ended: list[tuple[Settlement, _Held, Next, str]] = []
+    seen: set[int] = set()
+    for item in items:
+        found = held.get(item.attempt)
+        if found is None or item.attempt in seen or not _may_end(item, found, tx.now):
+            answers.append(lapsed(item.attempt))
+            continue
+        seen.add(item.attempt)
+        item = _close_steps(tx, item, found)
+        state = "review" if item.to_review else "ended"
+        nxt = (
+            Next("review", item.reason, failures=found.task.failures, faults=found.task.faults,
+                 declined=found.task.declined)
+            if item.to_review
+            else after(found.task, item, found.resident, tx.now, tx.clock.chance)
+        )  # fmt: skip
+        ended.append((item, found, nxt, state))
+        answers.append(Settled(item.attempt, found.task.id, item.kind, nxt.state, nxt.reason))
+    _return_budgets(tx, ended)
+    _write(tx, ended)
+    for item, found, nxt, state in ended:
+        if state == "ended":
+            _run_plugins(tx, item, found, nxt)
+    _wake_dependents(tx, [(found.task.id, nxt.state) for _, found, nxt, _ in ended if nxt.ended])
+    return answers
+
+
+class _Held:
+    __slots__ = ("cycle", "day", "holder", "lease", "pending", "reserved", "resident", "spent", "state", "task")
+
+    def __init__(self, row: tuple[Any, ...], task: Task) -> None:
+        self.task = task
+        self.resident: str = row[1]
+        self.state: str = row[2]
+        self.holder = Holder(row[3], row[4])
+        self.lease: int | None = row[5]
+        self.reserved: int = row[6]
+        self.spent: int = row[7]
+        self.pending: int = row[8]
+        self.day: int | None = row[9]
+        self.cycle: int = row[10]
+
+
+_TASK = ", ".join(f"t.{name.strip()}" for name in board.TASK_COLUMNS.split(","))
+
+
+def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
+    rows = tx.rows(
+        "SELECT a.id, a.resident, a.state, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), "
+        f"a.reserved_micros, a.spent_micros, a.pending_micros, a.budget_day, a.cycle, {_TASK} "
+        "FROM attempts a JOIN tasks t ON t.id = a.task LEFT JOIN processes p ON p.id = a.process "
+        "WHERE a.state <> 'ended' AND a.id IN (SELECT value FROM json_each(?))",
+        (json.dumps([item.attempt for item in items]),),
+    )
+    return {row[0]: _Held(row[:11], board.task_of(row[11:])) for row in rows}
+
+
+def _may_end(item: Settlement, found: _Held, now: int) -> bool:
+    """A holder ends its own running attempt while its lease stands; the kernel itself may end any."""
+    if item.holder is None:
+        return True
+    return found.state == "running" and fenced(item.holder == found.holder, found.lease, now)
+
+
+def _close_steps(tx: Tx, item: Settlement, found: _Held) -> Settlement:
+    """Charge what is unknown; an unknown ``once`` step is for people to judge."""
+    must_look = item.holder is None or found.pending > 0 or (item.outcome is not None and item.outcome.unknown_effect)
+    if found.state != "running" or not must_look:
+        return item
+    charged, effects = charge_unknown(tx, item.attempt, found.resident, found.task.id)
+    found.spent += charged
+    found.pending -= charged
+    if "once" in effects and item.kind in ("lapsed", "released", "failed"):
+        return evolve(
+            item, to_review=True,
+            reason=f"{item.reason}; a step that must not run twice has no known result".lstrip("; "),
+        )  # fmt: skip
+    return item
+
+
+def _return_budgets(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None:
+    with_budget = [f for _, f, _, _ in ended if f.reserved and f.state == "running"]
+    if not with_budget:
+        return
+    tx.books.load_budgets(
+        [*(f"task:{f.task.id}" for f in with_budget), "village", "resident-day", "village-day"], "usd"
+    )
+    for found in with_budget:
+        scopes = scopes_of(tx, found.task.id, found.resident, found.day or 0)
+        tx.books.consume(scopes, "usd", found.reserved, found.spent)
+
+
+def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None:
+    attempts, tasks = [], []
+    for item, found, nxt, state in ended:
+        o, review = item.outcome, item.review
+        ending = item.kind if state == "ended" else None
+        if found.state == "review":
+            # The act was over long ago: the decision adds its ending and leaves what was recorded.
+            tx.run(
+                "UPDATE attempts SET state = 'ended', ending = ?, reason = ?, ended_at = ? WHERE id = ?",
+                (ending, nxt.reason, tx.now, item.attempt),
+            )
+        else:
+            attempts.append(
+                (item.attempt, state, ending, item.reason, tx.now, o and o.exit_code, o and o.seconds, o and o.stdout,
+                 o and o.stderr, o and o.answer, review and review.confidence,
+                 json.dumps(dict(review.facts)) if review and review.facts else None, found.spent, o and o.model)
+            )  # fmt: skip
+        continues = item.attempt if item.kind in ("parked", "lapsed") and not nxt.ended else None
+        keep_for = found.resident if continues and item.hold else found.task.wanted
+        tasks.append(
+            (found.task.seq, nxt.state, nxt.reason, nxt.parked_for, nxt.wake_at, nxt.failures, nxt.faults,
+             json.dumps(nxt.declined) if nxt.declined else None, continues, keep_for,
+             tx.now if nxt.ended else None)
+        )  # fmt: skip
+        tx.log.add(
+            "attempt.ended" if state == "ended" else "attempt.review",
+            item.actor or f"resident:{found.resident}",
+            {"ending": item.kind, "task_state": nxt.state, "reason": nxt.reason[:500]}
+            | ({} if review is None else {"decision": review.decision, "confidence": review.confidence})
+            | ({} if o is None or o.exit_code is None else {"exit_code": o.exit_code}),
+            found.resident, found.task.id, item.attempt, found.cycle, o.model if o else None,
+        )  # fmt: skip
+    tx.update(
+        "attempts",
+        "state = v.column2, ending = v.column3, reason = v.column4, ended_at = v.column5, exit_code = v.column6, "
+        "seconds = v.column7, stdout = v.column8, stderr = v.column9, answer = v.column10, confidence = v.column11, "
+        "facts = v.column12, spent_micros = v.column13, pending_micros = 0, model = coalesce(v.column14, model), "
+        "token = NULL",
+        "attempts.id = v.column1",
+        attempts,
+    )
+    tx.update(
+        "tasks",
+        "state = v.column2, reason = v.column3, parked_for = v.column4, wake_at = v.column5, failures = v.column6, "
+        "faults = v.column7, declined = v.column8, continues = v.column9, held_for = v.column10, ended_at = v.column11",
+        "tasks.seq = v.column1",
+        tasks,
+    )
+    erased = json.dumps([found.task.id for _, found, nxt, _ in ended if nxt.ended and found.task.mode != "command"])
+    if erased != "[]":
+        tx.run(
+            "UPDATE steps SET private_text = NULL WHERE private_text IS NOT NULL AND attempt IN "
+            "(SELECT id FROM attempts WHERE task IN (SELECT value FROM json_each(?)))",
+            (erased,),
+        )
+
+
+def _run_plugins(tx: Tx, item: Settlement, found: _Held, nxt: Next) -> None:
+    if item.end_attempt is None:
+        return
+    ending = Ending(
+        item.attempt, item.kind, found.resident, nxt.reason, item.outcome, item.review, found.spent
+    )  # fmt: skip
+    task = evolve(found.task, state=nxt.state, failures=nxt.failures, faults=nxt.faults)
+    for call in item.end_attempt(task, ending, tx):
+        keep_missed(tx, call.plugin, "end_attempt", task, ending, call.error)
+
+
+def keep_missed(tx: Tx, plugin: str, hook: str, task: Task, ending: Ending, error: BaseException | None) -> None:
+    """Keep a plugin's failed part with its inputs, to be run later, once."""
+    tx.insert(
+        "missed",
+        "plugin, hook, task, attempt, inputs, error, at",
+        [(plugin, hook, task.id, ending.attempt, msgspec.json.encode(ending).decode(), repr(error)[:1000], tx.now)],
+    )
+    tx.log.add(
+        "plugin.missed", f"plugin:{plugin}", {"hook": hook, "error": repr(error)[:500]},
+        resident=ending.resident, task=task.id, attempt=ending.attempt,
+    )  # fmt: skip
+
+
+def run_missed(tx: Tx, number: int, run: Callable[[str, Task, Ending, Tx], BaseException | None]) -> bool:
+    """Run one missed part again, in the transaction that removes its row. False if it failed again or is gone."""
+    row = tx.row("SELECT plugin, hook, task, inputs FROM missed WHERE id = ?", (number,))
+    if row is None:
+        return False
+    plugin, hook, name, inputs = row
+    task, ending = board.task(tx, name), msgspec.json.decode(inputs, type=Ending)
+    error = run(plugin, task, ending, tx)
+    if error is not None:
+        tx.run("UPDATE missed SET tries = tries + 1, error = ? WHERE id = ?", (repr(error)[:1000], number))
+        return False
+    tx.run("DELETE FROM missed WHERE id = ?", (number,))
+    tx.log.add(
+        "plugin.caught_up", f"plugin:{plugin}", {"hook": hook}, resident=ending.resident, task=name,
+        attempt=ending.attempt,
+    )  # fmt: skip
+    return True
+
+
+def _wake_dependents(tx: Tx, ended: Sequence[tuple[str, str]]) -> None:
+    done = [name for name, state in ended if state == "done"]
+    lost = {name: state for name, state in ended if state != "done"}
+    if done:
+        board.release_dependents(tx, done)
+    if lost:
+        board.fail_dependents(tx, [(name, need, lost[need]) for name, need in board.dependents(tx, list(lost))])
+
+
+def wake_due(tx: Tx, _: None = None) -> int:
+    """Open every parked task whose time has come (backoff, a posted time, a quota's new day). Returns how many."""
+    due = tx.rows("SELECT id, parked_for FROM tasks WHERE wake_at <= ? AND state = 'parked' LIMIT 5000", (tx.now,))
+    if due:
+        tx.update(
+            "tasks", "state = 'open', parked_for = NULL, wake_at = NULL", "tasks.id = v.column1 AND state = 'parked'",
+            [(name,) for name, _ in due],
+        )  # fmt: skip
+        for name, why in due:
+            tx.log.add("task.woken", "system:clock", {"from": why}, task=name)
+    return len(due)
+
+
+def refused(error: VivariumError) -> str:
+    return f"{error.rule}: {error.message}"
