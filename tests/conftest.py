@@ -22,7 +22,7 @@ def pytest_configure() -> None:
     # At the repository's root an uninstalled kernel imports as an empty namespace, and every test would then fail
     # for a reason that it does not name.
     try:
-        import vivarium_kernel  # noqa: PLC0415 - only now can its absence be explained
+        import vivarium_kernel
     except ModuleNotFoundError as fault:
         raise pytest.UsageError(f"{fault.name} is not installed in this Python: {INSTALL}") from None
     if vivarium_kernel.__file__ is None:
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    import vivarium_kernel  # noqa: PLC0415 - after pytest_configure has seen that it is there
+    import vivarium_kernel
 
     seed = config.getoption("--shuffle")
     return [f"kernel: {vivarium_kernel.__file__}"] + ([f"order: --shuffle {seed}"] if seed is not None else [])

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from vivarium_kernel.calls import FLOOR, Health, HookFailed, Refuse, Refused, SwitchedOff
+from vivarium_kernel.clock import SystemClock
+from vivarium_kernel.errors import StoreFull
 from vivarium_kernel.records import (
     Entitlement,
     Event,
@@ -23,6 +25,7 @@ from vivarium_kernel.records import (
     Task,
     Verdict,
 )
+from vivarium_kernel.store import Store
 
 from .scene import COMMAND, ENDING, FAULTS, OUTCOME, RESIDENT, TASKS, Tx, View, claim, hooks, job, plugin
 
@@ -387,6 +390,36 @@ def test_a_failed_execution_is_the_attempts_failure_and_no_other_is_tried() -> N
     assert tried == []
 
 
+def test_an_outage_that_comes_through_an_execution_switches_nobody_off() -> None:
+    health = Health()
+
+    async def call_a_provider(self: Any, job: Any) -> Outcome:
+        raise StoreFull("store.full", "The disk is full.")
+
+    village = hooks(plugin("a", execute_task=call_a_provider), health=health)
+    for _ in range(8):
+        with pytest.raises(HookFailed) as failed:
+            asyncio.run(village.execute_task(job()))
+        assert isinstance(failed.value.call.error, StoreFull)
+    assert health.switched_off == {}
+    assert health.tally("a", "execute_task").errors == 8
+
+
+def test_a_job_that_one_who_is_off_might_have_taken_has_failed_and_is_not_nobodys() -> None:
+    async def not_mine(self: Any, job: Any) -> None: ...
+
+    async def mine(self: Any, job: Any) -> Outcome:
+        return OUTCOME
+
+    health = Health()
+    health.off("a", "execute_task", "held the loop")
+    village = hooks(plugin("a", execute_task=mine), plugin("b", execute_task=not_mine), health=health)
+    with pytest.raises(HookFailed, match="plugin 'a' is off on execute_task: held the loop"):
+        asyncio.run(village.execute_task(job()))
+    village = hooks(plugin("a", execute_task=mine), plugin("b", execute_task=mine), health=health)
+    assert asyncio.run(village.execute_task(job())) == ("b", OUTCOME)
+
+
 # Transact
 
 
@@ -441,6 +474,35 @@ def test_the_stores_own_error_is_not_a_plugins(tx: Tx) -> None:
     with pytest.raises(Exception, match="no such savepoint"):
         village.end_attempt(TASKS[0], ENDING, tx)
     assert health.tally("p", "end_attempt").streak == 0
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_transaction_that_the_store_runs_again_counts_a_failure_once(tmp_path: Path, threaded: bool) -> None:
+    """The store undoes a part that has written by running the whole transaction again, with the same failure."""
+    runs: list[str] = []
+    health = Health()
+
+    def fall(self: Any, task: Task, ending: Any, tx: Any) -> None:
+        runs.append("fall")
+        tx.run("INSERT INTO notes VALUES ('fall')")
+        raise ValueError("boom")
+
+    def note(self: Any, task: Task, ending: Any, tx: Any) -> None:
+        tx.run("INSERT INTO notes VALUES ('note')")
+
+    village = hooks(plugin("a", end_attempt=fall), plugin("b", end_attempt=note), health=health)
+    store = Store(tmp_path, SystemClock(), threaded=threaded)
+    try:
+        with store.exclusive() as connection:
+            connection.execute("CREATE TABLE notes (text TEXT)")
+        (call,) = store.call(lambda tx, item: village.end_attempt(item, ENDING, tx), TASKS[0])
+        assert (call.plugin, str(call.error)) == ("a", "boom")
+        with store.view() as view:
+            assert view.rows("SELECT text FROM notes") == [("note",)]
+    finally:
+        store.close()
+    assert len(runs) == 2
+    assert health.tally("a", "end_attempt").streak == 1
 
 
 def test_ticks_tell_every_run(tx: Tx) -> None:

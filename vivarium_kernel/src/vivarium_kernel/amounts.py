@@ -66,7 +66,7 @@ def money_text(micros: int) -> str:
 
 def _without_exponent(value: float) -> str:
     # The shortest text that reads back as this float is what its writer typed; only its exponent must be undone.
-    from decimal import Decimal  # noqa: PLC0415 - 3 ms for a rare caller
+    from decimal import Decimal
 
     return f"{Decimal(repr(value)):f}"
 

@@ -240,6 +240,8 @@ def mean(rows: Sequence[tuple[float, list[float]]], count: int) -> list[float]:
         return [0.0] * count
     if len({weight for weight, _ in rows}) == 1:
         shared = len(rows)
+        if shared == 2:
+            return [(one + other) / 2 for one, other in zip(rows[0][1], rows[1][1], strict=True)]
         return [sum(column) / shared for column in zip(*[row for _, row in rows], strict=True)]
     weighed = [[weight * score for score in row] for weight, row in rows]
     return [sum(column) / total for column in zip(*weighed, strict=True)]

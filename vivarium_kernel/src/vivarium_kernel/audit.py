@@ -133,7 +133,7 @@ def last(view: View, limit: int = 20, only: Filter | None = None) -> list[Event]
 
 
 def _event(row: Sequence[Any]) -> Event:
-    return Event(*row[:11], msgspec.json.decode(row[11]), row[12].hex())
+    return Event(*[*row[:11], msgspec.json.decode(row[11]), row[12].hex()])
 
 
 @frozen

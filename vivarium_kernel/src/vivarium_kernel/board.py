@@ -1,4 +1,4 @@
-"""The room of the task board: posting tasks, and reading them back. Claims are in ``claiming``, endings in ``settling``.
+"""The room of the task board: posting tasks, and reading them. Claims are in ``claiming``, endings in ``settling``.
 
 States: waiting (for other tasks) → open → claimed → (parked | review) → done | failed | cancelled | blocked.
 """
@@ -24,8 +24,8 @@ TASK_COLUMNS = (
     "faults, declined, parked_for, wake_at, reason, continues, approved, ended_at"
 )
 ATTEMPT_COLUMNS = (
-    "id, task, resident, number, cycle, state, ending, reason, process, lease_until_at, continues, started_at, ended_at, "
-    "model, exit_code, seconds, stdout, stderr, answer, confidence, spent_micros"
+    "id, task, resident, number, cycle, state, ending, reason, process, lease_until_at, continues, started_at, "
+    "ended_at, model, exit_code, seconds, stdout, stderr, answer, confidence, spent_micros"
 )
 STEP_COLUMNS = (
     "attempt, number, kind, name, effect, state, arguments, digest, result, worst_micros, spent_micros, tokens_in, "
@@ -93,6 +93,8 @@ def post(tx: Tx, posting: Posting) -> list[Task]:
     number = (tx.row("SELECT coalesce(max(seq), 0) FROM tasks") or (0,))[0]
     found: list[str] = []
     fresh: dict[str, tuple[NewTask, bytes, Task]] = {}
+    named = {new.id for new in posting.tasks}
+    keys: set[str | None] = set()
     for new in posting.tasks:
         digest = sha256(_encode(new)).digest()
         before = known.get(("id", new.id)) or known.get(("key", new.key))
@@ -107,12 +109,17 @@ def post(tx: Tx, posting: Posting) -> list[Task]:
             found.append(before[0])
             continue
         number += 1
+        while new.id is None and (f"t{number}" in named or tx.row("SELECT 1 FROM tasks WHERE id = ?", (f"t{number}",))):
+            number += 1  # somebody gave a task of theirs this name
         record = record_of(new, number, posting, tx.now)
         if record.id in fresh:
             raise Invalid("board.twice", f"Two tasks have the id {record.id!r}.", "Rename one.", field="id")
+        if new.key is not None and new.key in keys:
+            raise Invalid("board.twice", f"Two tasks have the key {new.key!r}.", "Give one another.", field="key")
+        keys.add(new.key)
         fresh[record.id] = (new, digest, record)
         found.append(record.id)
-    _refuse_cycles({name: new.needs for name, (new, _, _) in fresh.items()})
+    _refuse_cycles({name: new.needs for name, (new, _, _) in fresh.items() if new.needs})
     states = _states_of_needs(tx, fresh)
     _refuse_strangers(tx, fresh)
     lost = _insert(tx, fresh, states, posting)
@@ -153,7 +160,7 @@ def _insert(
                 parked_for,
                 new.not_before_at if state != "open" else None,
                 record.wanted,
-            )  # fmt: skip
+            )
         )
         tx.log.add(
             "task.posted", record.by, {"mode": record.mode, "max_micros": record.max_micros, "state": state}, task=name
@@ -239,7 +246,7 @@ def _refuse_cycles(needs: Mapping[str, Sequence[str]]) -> None:
 
 def _states_of_needs(tx: Tx, fresh: Mapping[str, tuple[NewTask, bytes, Task]]) -> dict[str, str]:
     wanted = {need for new, _, _ in fresh.values() for need in new.needs if need not in fresh}
-    states = dict(
+    states: dict[str, str] = dict(
         tx.rows(
             "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(wanted)),)
         )
@@ -356,11 +363,11 @@ def tasks(
 def counts(view: View | Tx) -> dict[str, int]:
     """How many tasks are in each state; reads small partial indexes, never the finished tasks."""
     total = (view.row("SELECT count(*) FROM tasks") or (0,))[0]
-    found = dict(
+    found: dict[str, int] = dict(
         view.rows(
             "SELECT state, count(*) FROM tasks WHERE state IN ('claimed', 'parked', 'review', 'waiting') GROUP BY state"
-            " UNION ALL SELECT state, count(*) FROM tasks WHERE state IN ('failed', 'cancelled', 'blocked') GROUP BY state"
-            " UNION ALL SELECT 'open', (SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NULL) + "
+            " UNION ALL SELECT state, count(*) FROM tasks WHERE state IN ('failed', 'cancelled', 'blocked') "
+            "GROUP BY state UNION ALL SELECT 'open', (SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NULL) + "
             "(SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NOT NULL)"
         )
     )
@@ -369,6 +376,17 @@ def counts(view: View | Tx) -> dict[str, int]:
         state: found.get(state, 0)
         for state in ("waiting", "open", "claimed", "parked", "review", "done", "failed", "cancelled", "blocked")
     }
+
+
+def left(view: View | Tx) -> tuple[bool, bool]:
+    """Whether any task is open, and whether any is claimed or in backoff. Reads partial indexes alone."""
+    row = view.row(
+        "SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NULL) OR "
+        "EXISTS (SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NOT NULL), "
+        "EXISTS (SELECT 1 FROM tasks WHERE state IN ('claimed', 'parked', 'review', 'waiting') AND "
+        "(state = 'claimed' OR (state = 'parked' AND parked_for = 'backoff')))"
+    )
+    return (bool(row[0]), bool(row[1])) if row else (False, False)
 
 
 def needs_of(view: View | Tx, name: str) -> tuple[str, ...]:
@@ -395,7 +413,7 @@ def attempt(view: View | Tx, number: int) -> Attempt:
 def steps(view: View | Tx, number: int) -> list[Step]:
     """The steps of an attempt, in order. Private texts are left out: the record keeps their digest."""
     return [
-        Step(*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:])
+        Step(*[*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:]])
         for row in view.rows(f"SELECT {STEP_COLUMNS} FROM steps WHERE attempt = ? ORDER BY number", (number,))
     ]
 

@@ -110,6 +110,14 @@ class Hooks:
         self._runner = Runner(health, timeout_seconds if timeouts else None)
         self._names = frozenset(plugin.name for plugin in self.plugins)
         self._by_hook = implementations(self.plugins, health, mark, weights or {})
+        checks = self._by_hook["check_safety"]
+        guards = {plugin.name: plugin.guards for plugin in self.plugins}
+        kinds = {kind for guarded in guards.values() for kind in guarded or ()}
+        self._unguarded = tuple(each for each in checks if guards[each.plugin] is None)
+        self._guards = {
+            kind: tuple(each for each in checks if guards[each.plugin] is None or kind in (guards[each.plugin] or ()))
+            for kind in kinds
+        }
         self._registered: dict[str, list[tuple[str, Any]]] | None = None
 
     def has(self, hook: str) -> bool:
@@ -253,7 +261,7 @@ class Hooks:
         """The strictest verdict. A subject that nobody covers, or that one could not judge, is denied."""
         by: list[tuple[str, Verdict]] = []
         unjudged: Call | None = None
-        for each in self._by_hook["check_safety"]:
+        for each in self._guards.get(subject.kind, self._unguarded):
             if each.tally.off is None or self._health.probes(each.tally):
                 call = await self._runner.wait(each, (subject,), self._runner.limit)
             else:
@@ -284,13 +292,22 @@ class Hooks:
         return _Around(self._runner, around, job) if around else contextlib.nullcontext()
 
     async def execute_task(self, job: OfTask) -> tuple[str, Outcome] | None:
-        """The first outcome and whose it is; None if nobody took the job. Has no timeout: the job has one."""
-        for each in self._on("execute_task"):
+        """The first outcome and whose it is; None if nobody took the job. Has no timeout: the job has one.
+
+        Where one that is off might have taken it, that is its failure, and not a job that nobody can do.
+        """
+        off: Implementation | None = None
+        for each in self._by_hook["execute_task"]:
+            if each.tally.off is not None:
+                off = off or each
+                continue
             call = await self._runner.wait(each, (job,), None)
             if call.error is not None:
                 raise HookFailed(call) from call.error
             if call.value is not None:
                 return each.plugin, call.value
+        if off is not None:
+            raise HookFailed(self._runner.skipped(off))
         return None
 
     async def review_outcome(self, task: Task, outcome: Outcome) -> Review:

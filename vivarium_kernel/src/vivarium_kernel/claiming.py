@@ -17,7 +17,7 @@ from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View, setwise
 
 WINDOW_EACH, WINDOW_LEAST, WEIGHED = 4, 64, 16
-WIDEST = 1024  # tasks that a resident weighs at most when it was refused all that it saw before
+WIDEST = 4096  # tasks that a resident weighs at most when it was refused all that it saw before
 DAY_MICROS = 86_400 * MICROS
 
 
@@ -193,10 +193,11 @@ def _match(
     asked: set[int] = set(wanted)
     is_open = _open_now(tx, wanted)
     taken: set[int] = set()
+    matched: set[str] = set()
     winners: dict[int, Task] = {}
     refused: dict[int, NotClaimed] = {}
     for place, pick in enumerate(picks):
-        if pick.resident not in residents:
+        if pick.resident not in residents or pick.resident in matched:
             refused[place] = NotClaimed("resident.busy", f"{pick.resident} is not free to begin a cycle")
             continue
         for task in pick.wishes:
@@ -206,8 +207,10 @@ def _match(
                 more = {t.seq for t in pick.wishes} - asked
                 asked |= more
                 is_open |= _open_now(tx, more)
-            if task.seq in is_open:
+            # A task that was tried since the resident looked is another one now: what it knows of it is out of date.
+            if is_open.get(task.seq) == task.attempts:
                 taken.add(task.seq)
+                matched.add(pick.resident)
                 winners[place] = task
                 break
         else:
@@ -215,12 +218,13 @@ def _match(
     return winners, refused
 
 
-def _open_now(tx: Tx, seqs: set[int]) -> set[int]:
+def _open_now(tx: Tx, seqs: set[int]) -> dict[int, int]:
+    """Of these tasks, those that are open, and how often each was tried."""
     rows = tx.rows(
-        "SELECT seq FROM tasks WHERE state = 'open' AND seq IN (SELECT value FROM json_each(?))",
+        "SELECT seq, attempts FROM tasks WHERE state = 'open' AND seq IN (SELECT value FROM json_each(?))",
         (json.dumps(sorted(seqs)),),
     )
-    return {row[0] for row in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def scopes_of(tx: Tx, task: str, resident: str, day: int) -> tuple[str, ...]:

@@ -7,31 +7,39 @@ reaches the village: directly for residents of this process, over HTTP for those
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import evolve, frozen
+import msgspec
+from attrs import evolve, field, frozen
 
 from vivarium_kernel import stepping
-from vivarium_kernel.calls import HookFailed, Hooks
+from vivarium_kernel.calls import HookFailed, Hooks, Safety
 from vivarium_kernel.claiming import Claimed
-from vivarium_kernel.errors import Invalid, LeaseLapsed, OverBudget, StoreFull, VivariumError
+from vivarium_kernel.errors import (
+    Forbidden,
+    Invalid,
+    LeaseLapsed,
+    NotFound,
+    OverBudget,
+    StoreError,
+    VivariumError,
+)
 from vivarium_kernel.models import Provider, ProviderFault, count_tokens
 from vivarium_kernel.records import (
     Effect,
+    EndingKind,
     Entitlement,
     Outcome,
     Resident,
-    Review,
     Section,
     Step,
     Subject,
     Task,
-    Verdict,
 )
 from vivarium_kernel.settling import Retries, Settled, Settlement
 
+_encode = msgspec.json.Encoder().encode
 SLOTS = ("rules", "identity", "tools", "overlay", "memory", "situation", "task")
 PROMPT_TOKENS = 6000
 
@@ -64,7 +72,8 @@ class Ready:
 class Job:
     """What ``execute_task`` gets: the task, the prompt, and steps that are written before and after they are done."""
 
-    def __init__(self, ready: Ready, link: Link, model: str) -> None:
+    def __init__(self, ready: Ready, link: Link, model: str, *, after: int = 0) -> None:
+        """``after`` is the number of the last step that somebody else took for this job: a worker elsewhere."""
         self.task: Task = ready.claimed.task
         self.resident: Resident = ready.claimed.resident
         self.attempt = ready.claimed.attempt
@@ -76,7 +85,7 @@ class Job:
         self._prompt = ready.prompt
         self._link = link
         self._recorded = {step.number: step for step in ready.recorded if step.state == "done"}
-        self._number = 0
+        self._number = after
         self._open: stepping.Intent | None = None
         self._writing: list[asyncio.Future[None]] = []
 
@@ -114,8 +123,8 @@ class Job:
             self._replay(intent, before)
             return before.result
         self._open = intent
+        self._prompt = None  # it is recorded once, with the first step
         if effect != "pure":
-            self._prompt = None
             await self._written()
             await self._link.intend(intent)
         return None
@@ -153,6 +162,22 @@ class Job:
                 intent if intent.effect == "pure" else None,
             )  # fmt: skip
         )
+
+    @property
+    def number(self) -> int:
+        """The number of the last step that was begun."""
+        return self._number
+
+    def hand_over(self, effect: Effect) -> stepping.Intent:
+        """The ``pure`` step that was begun, for a transaction that does it and writes its record at once."""
+        intent, self._open = self._open, None
+        if intent is None or intent.effect != "pure":
+            raise Invalid("step.hand_over", "No pure step was begun.", "Call begin() first.")
+        return evolve(intent, effect=effect)
+
+    async def recorded(self) -> None:
+        """Wait until every record that is on its way has been written; raises what refused one."""
+        await self._written()
 
     @property
     def is_unknown(self) -> bool:
@@ -200,8 +225,8 @@ class Job:
 
 def _json(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
+        return _encode(value).decode()
+    except (TypeError, ValueError, OverflowError) as error:
         raise Invalid("step.json", f"A step's arguments and result are JSON: {error}.") from error
 
 
@@ -210,24 +235,33 @@ def assemble(found: Sequence[tuple[str, Section]], limit: int = PROMPT_TOKENS) -
 
     Returns the sections and the record of them: who wrote what, and what was dropped. Private texts are left out.
     """
-    placed = sorted(enumerate(found), key=lambda item: (SLOTS.index(item[1][1].slot), item[0]))
-    sizes = {place: count_tokens(section.text) for place, (_, section) in placed}
-    total = sum(sizes.values())
-    dropped: set[int] = set()
-    for place, (_, _section) in sorted(placed, key=lambda item: (item[1][1].priority, -item[0])):
+    order = sorted(range(len(found)), key=lambda place: SLOTS.index(found[place][1].slot))
+    sizes = [count_tokens(section.text) for _, section in found]
+    dropped = _dropped(found, sizes, limit) if sum(sizes) > limit else set()
+    record = []
+    for place in order:
+        plugin, section = found[place]
+        entry = {"plugin": plugin, "slot": section.slot, "tokens": sizes[place]}
+        if section.private:
+            entry["private"] = True
+        else:
+            entry["text"] = section.text
+        if place in dropped:
+            entry["dropped"] = True
+        record.append(entry)
+    return [found[place][1] for place in order if place not in dropped], _json(record)
+
+
+def _dropped(found: Sequence[tuple[str, Section]], sizes: Sequence[int], limit: int) -> set[int]:
+    """Which sections go: the lowest priority first, of equals the last; the task itself stays."""
+    total, dropped = sum(sizes), set()
+    for place in sorted(range(len(found)), key=lambda place: (found[place][1].priority, -place)):
         if total <= limit:
             break
-        if found[place][1].slot == "task":
-            continue
-        dropped.add(place)
-        total -= sizes[place]
-    record = [
-        {"plugin": plugin, "slot": section.slot, "tokens": sizes[place]}
-        | ({"private": True} if section.private else {"text": section.text})
-        | ({"dropped": True} if place in dropped else {})
-        for place, (plugin, section) in placed
-    ]
-    return [section for place, (_, section) in placed if place not in dropped], _json(record)
+        if found[place][1].slot != "task":
+            dropped.add(place)
+            total -= sizes[place]
+    return dropped
 
 
 @frozen
@@ -237,7 +271,7 @@ class Rules:
     auto_approve: float = 0.90
     human_review: bool = False
     default_model: str = "scripted:echo"
-    retries: Retries = Retries()
+    retries: Retries = field(factory=Retries)
 
 
 @frozen
@@ -249,79 +283,86 @@ class Stopped:
 
 
 async def prepare(
-    hooks: Hooks, claimed: Claimed, sections: Sequence[tuple[str, Section]], entitlement: Entitlement,
-    recorded: Sequence[Step], rules: Rules,
-) -> Ready | Stopped:  # fmt: skip
+    hooks: Hooks,
+    claimed: Claimed,
+    sections: Sequence[tuple[str, Section]],
+    entitlement: Entitlement,
+    recorded: Sequence[Step],
+    rules: Rules,
+) -> Ready | Stopped:
     """Check safety of the task and of what will be done, and assemble the prompt."""
-    task = claimed.task
+    task, name, attempt = claimed.task, claimed.resident.name, claimed.attempt
     prompt = None
     ordered: list[Section] = []
-    subjects = [Subject("task", f"{task.title}\n{task.prompt}", task.command, task, claimed.resident.name,
-                        claimed.attempt, task.cwd)]  # fmt: skip
+    text = f"{task.title}\n{task.prompt}" if task.title else task.prompt
+    subjects = [Subject("task", text, task.command, task, name, attempt, task.cwd)]
     if task.command:
-        subjects.append(Subject("command", "", task.command, task, claimed.resident.name, claimed.attempt, task.cwd))
+        subjects.append(Subject("command", "", task.command, task, name, attempt, task.cwd))
     if task.mode != "command":
         ordered, prompt = assemble([*sections, ("kernel", Section("task", task.prompt, 100))])
-        text = "\n\n".join(section.text for section in ordered)
-        subjects.append(Subject("prompt", text, (), task, claimed.resident.name, claimed.attempt))
+        subjects.append(Subject("prompt", "\n\n".join([s.text for s in ordered]), (), task, name, attempt))
     for subject in subjects:
         safety = await hooks.check_safety(subject)
         if safety.verdict.answer != "allow":
-            stopped = _judged(safety.verdict, safety.culprit, claimed, hooks, rules)
+            stopped = _stopped(safety, claimed, hooks, rules)
             if stopped is not None:
                 return stopped
     return Ready(claimed, ordered, prompt, entitlement, recorded)
 
 
-def _judged(verdict: Verdict, culprit: str | None, claimed: Claimed, hooks: Hooks, rules: Rules) -> Stopped | None:
-    reason = f"{verdict.rule}: {verdict.reason}"
-    if culprit is not None:
-        return Stopped(_ending(claimed, hooks, rules, "released", reason), culprit)
-    if verdict.answer == "ask":
+def _stopped(safety: Safety, claimed: Claimed, hooks: Hooks, rules: Rules) -> Stopped | None:
+    """The ending that a verdict leads to before anything is done; None if a human approved the task before."""
+    reason = f"{safety.verdict.rule}: {safety.verdict.reason}"
+    if safety.culprit is not None:
+        return Stopped(_ending(claimed, hooks, rules, "released", reason), safety.culprit)
+    if safety.verdict.answer == "ask":
         if claimed.task.approved is not None:
             return None
-        return Stopped(evolve(_ending(claimed, hooks, rules, "parked", reason), parked_for="approval", hold=True))
+        return Stopped(_ending(claimed, hooks, rules, "parked", reason, parked_for="approval", hold=True))
     return Stopped(_ending(claimed, hooks, rules, "blocked", reason))
 
 
-def _ending(claimed: Claimed, hooks: Hooks, rules: Rules, kind: Any, reason: str) -> Settlement:
+def _ending(
+    claimed: Claimed, hooks: Hooks, rules: Rules, kind: EndingKind, reason: str, **more: Any
+) -> Settlement:
     return Settlement(
-        claimed.attempt, claimed.holder, kind, reason, end_attempt=hooks.end_attempt, retries=rules.retries
+        claimed.attempt, claimed.holder, kind, reason, end_attempt=hooks.end_attempt, retries=rules.retries,
+        task=claimed.task, **more,
     )
 
 
-async def act(hooks: Hooks, ready: Ready, link: Link, rules: Rules, now: Any) -> Settled:
+async def act(hooks: Hooks, ready: Ready, link: Link, rules: Rules, now: Callable[[], float]) -> Settled:
     """Run the job, judge what came of it, and settle. Raises LeaseLapsed when the attempt is no longer ours.
 
     Cancelling it is a halt, quarantine or stop: what the job runs is ended, its open step stays unknown.
     """
+    job, outcome = await execute(hooks, ready, link, rules, now)
+    return await job.finish(await judge(hooks, ready.claimed, outcome, rules))
+
+
+async def execute(
+    hooks: Hooks, ready: Ready, link: Link, rules: Rules, now: Callable[[], float]
+) -> tuple[Job, Outcome]:
+    """Run the job; what fails becomes an outcome that says whose fault it was. Raises LeaseLapsed."""
     claimed = ready.claimed
-    task = claimed.task
-    model = task.model or claimed.resident.model or rules.default_model
-    job = Job(ready, link, model)
+    job = Job(ready, link, claimed.task.model or claimed.resident.model or rules.default_model)
     began = now()
     try:
-        outcome = await _execute(hooks, job)
-    except asyncio.CancelledError:
-        raise
-    except LeaseLapsed:
-        raise
-    except (OverBudget, ProviderFault, HookFailed, VivariumError) as error:
-        outcome = _failed(error, job)
-    if outcome.seconds == 0.0:
-        outcome = evolve(outcome, seconds=now() - began)
-    return await job.finish(await _judge(hooks, claimed, outcome, rules))
-
-
-async def _execute(hooks: Hooks, job: Job) -> Outcome:
-    if hooks.has("around_execution"):
         async with hooks.around_execution(job):
             found = await hooks.execute_task(job)
+    except LeaseLapsed:
+        raise
+    except (ProviderFault, VivariumError) as error:
+        outcome = _failed(error, job)
     else:
-        found = await hooks.execute_task(job)
-    if found is None:
-        return Outcome(fault="invalid", reason=f"no enabled plugin executes tasks of mode {job.task.mode!r}")
-    return found[1]
+        outcome = (
+            Outcome(fault="invalid", reason=f"no enabled plugin executes tasks of mode {job.task.mode!r}")
+            if found is None
+            else found[1]
+        )
+    if outcome.seconds == 0.0:
+        outcome = evolve(outcome, seconds=now() - began)
+    return job, outcome
 
 
 def _failed(error: Exception, job: Job) -> Outcome:
@@ -330,43 +371,37 @@ def _failed(error: Exception, job: Job) -> Outcome:
         cause = error.call.error
         if isinstance(cause, LeaseLapsed):
             raise cause
-        if isinstance(cause, Exception) and not isinstance(cause, HookFailed):
-            if isinstance(cause, ProviderFault | VivariumError):
-                return _failed(cause, job)
+        if isinstance(cause, ProviderFault | VivariumError) and not isinstance(cause, HookFailed):
+            return _failed(cause, job)
         return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
-    if isinstance(error, ProviderFault | StoreFull):
+    if isinstance(error, ProviderFault | StoreError):
         return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
-    if isinstance(error, OverBudget | Invalid):
+    if isinstance(error, OverBudget | Invalid | Forbidden | NotFound):
         return Outcome(fault="invalid", reason=str(error), unknown_effect=job.is_unknown)
     return Outcome(fault="task", reason=str(error), unknown_effect=job.is_unknown)
 
 
-async def _judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) -> Settlement:
+async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) -> Settlement:
     """Safety of the outcome, then its review, then the ending that follows."""
-    ending = evolve(_ending(claimed, hooks, rules, "accepted", ""), outcome=outcome)
+    task = claimed.task
     if outcome.fault is not None:
-        kind = "released" if outcome.fault == "provider" else "failed"
-        return evolve(ending, kind=kind, reason=outcome.reason)
+        kind: EndingKind = "released" if outcome.fault == "provider" else "failed"
+        return _ending(claimed, hooks, rules, kind, outcome.reason, outcome=outcome)
     text = outcome.answer or outcome.stdout
-    safety = await hooks.check_safety(
-        Subject("outcome", text, (), claimed.task, claimed.resident.name, claimed.attempt)
-    )
-    if safety.culprit is not None or safety.verdict.answer == "ask":
-        return evolve(ending, to_review=True, reason=f"{safety.verdict.rule}: {safety.verdict.reason}")
-    if safety.verdict.answer == "deny":
-        return evolve(ending, kind="rejected", reason=f"{safety.verdict.rule}: {safety.verdict.reason}")
-    review = await hooks.review_outcome(claimed.task, outcome)
-    return _reviewed(ending, claimed.task, review, rules)
-
-
-def _reviewed(ending: Settlement, task: Task, review: Review, rules: Rules) -> Settlement:
-    """The ending that a review leads to: what is sure enough is accepted, what is not goes to people."""
-    ending = evolve(ending, review=review, reason=review.reason)
-    if review.decision == "accept":
-        sure = review.confidence >= rules.auto_approve
-        if sure and not task.human and not rules.human_review:
-            return ending
-        return evolve(ending, to_review=True, reason=review.reason or "a person is to look at the outcome")
+    safety = await hooks.check_safety(Subject("outcome", text, (), task, claimed.resident.name, claimed.attempt))
+    if safety.verdict.answer != "allow" or safety.culprit is not None:
+        reason = f"{safety.verdict.rule}: {safety.verdict.reason}"
+        if safety.verdict.answer == "deny" and safety.culprit is None:
+            return _ending(claimed, hooks, rules, "rejected", reason, outcome=outcome)
+        return _ending(claimed, hooks, rules, "accepted", reason, outcome=outcome, to_review=True)
+    review = await hooks.review_outcome(task, outcome)
+    found: dict[str, Any] = {"outcome": outcome, "review": review}
     if review.decision in ("reject", "send_back"):
-        return evolve(ending, kind="rejected")
-    return evolve(ending, to_review=True)
+        return _ending(claimed, hooks, rules, "rejected", review.reason, **found)
+    if review.decision == "accept":
+        # What is sure enough is accepted, unless the task or the village wants a person to look.
+        if review.confidence >= rules.auto_approve and not task.human and not rules.human_review:
+            return _ending(claimed, hooks, rules, "accepted", review.reason, **found)
+        reason = review.reason or "a person is to look at the outcome"
+        return _ending(claimed, hooks, rules, "accepted", reason, **found, to_review=True)
+    return _ending(claimed, hooks, rules, "accepted", review.reason, **found, to_review=True)

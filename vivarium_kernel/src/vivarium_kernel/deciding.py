@@ -11,7 +11,7 @@ from vivarium_kernel import board
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.records import ENDED_STATES, Actor, Ending, Review, Task, Verdict
-from vivarium_kernel.settling import EndAttempt, Settlement, settle
+from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
 from vivarium_kernel.store import Tx
 
 What = Literal["approve", "reject", "requeue", "cancel"]
@@ -26,6 +26,7 @@ class Decision:
     actor: Actor | str
     reason: str = ""
     end_attempt: EndAttempt | None = None
+    retries: Retries = Retries()
 
 
 def decide(tx: Tx, asked: Decision) -> Task:
@@ -117,12 +118,45 @@ def ask_approval(tx: Tx, asked: tuple[str, Verdict]) -> bool:
     return bool(changed)
 
 
+@frozen
+class Declining:
+    """A resident will not do a task; it says why, and it costs nothing."""
+
+    task: str
+    resident: str
+    reason: str
+    end_attempt: EndAttempt | None = None
+
+
+def decline(tx: Tx, asked: Declining) -> Task:
+    """Decline a task: the resident's running attempt at it ends, and it isn't offered to that resident again."""
+    task = board.task(tx, asked.task)
+    row = tx.row(
+        "SELECT id FROM attempts WHERE task = ? AND resident = ? AND state = 'running'", (task.id, asked.resident)
+    )
+    if row is not None:
+        _settle(tx, Settlement(row[0], None, "released", asked.reason, declined=True,
+                               actor=f"resident:{asked.resident}", end_attempt=asked.end_attempt))  # fmt: skip
+    elif task.state in ("open", "waiting", "parked"):
+        declined = [*task.declined, *([] if asked.resident in task.declined else [asked.resident])]
+        tx.run("UPDATE tasks SET declined = ? WHERE id = ?", (json.dumps(declined), task.id))
+        if task.wanted == asked.resident and task.state == "open":
+            tx.run(
+                "UPDATE tasks SET state = 'parked', parked_for = 'answer', reason = ? WHERE id = ?",
+                (asked.reason, task.id),
+            )
+    else:
+        raise _not_now(task, "declined", "Only a task of one's own, or one that nobody has taken yet, can be.")
+    emit(tx, "task.declined", f"resident:{asked.resident}", resident=asked.resident, task=task.id, reason=asked.reason)
+    return board.task(tx, asked.task)
+
+
 def _end_review(tx: Tx, task: Task, asked: Decision, review: Review | None) -> None:
     kind = "released" if review is None else "accepted" if review.decision == "accept" else "rejected"
     _settle(
         tx,
         Settlement(_open_attempt(tx, task), None, kind, asked.reason, review=review, actor=str(asked.actor),  # type: ignore[arg-type]
-                   end_attempt=asked.end_attempt),
+                   end_attempt=asked.end_attempt, retries=asked.retries),
     )  # fmt: skip
 
 
@@ -146,7 +180,9 @@ def _end_without_attempt(tx: Tx, task: Task, state: Literal["cancelled", "blocke
     )
     emit(tx, f"task.{state}", asked.actor, task=task.id, reason=asked.reason, before=task.state)
     if asked.end_attempt is not None:
-        asked.end_attempt(task, Ending(None, state, None, asked.reason), tx)
+        ending = Ending(None, state, None, asked.reason)
+        for call in asked.end_attempt(task, ending, tx):
+            keep_missed(tx, call.plugin, "end_attempt", task, ending, call.error)
     board.fail_dependents(tx, [(name, need, state) for name, need in board.dependents(tx, [task.id])])
 
 

@@ -36,7 +36,7 @@ def text_of(path: Path, next_step: str) -> str:
 
 def toml_of(text: str, where: str) -> dict[str, Any]:
     """The tables of a TOML text."""
-    import tomllib  # noqa: PLC0415 - 10 ms, which --help need not pay
+    import tomllib
 
     try:
         return tomllib.loads(text, parse_float=WrittenFloat)
@@ -55,7 +55,7 @@ def toml_of(text: str, where: str) -> dict[str, Any]:
 
 def json_of(text: str, where: str) -> Any:
     """The value of a JSON text. A key that stands twice, NaN and Infinity are refused."""
-    import json  # noqa: PLC0415 - 3 ms, which --help need not pay
+    import json
 
     try:
         return json.loads(text, parse_float=WrittenFloat, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)

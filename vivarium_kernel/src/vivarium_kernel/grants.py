@@ -135,7 +135,7 @@ class PluginTx:
 
     def decide(self, task_id: str, verdict: Verdict) -> None:
         """Decide a task in review: allow accepts its outcome, deny rejects it."""
-        from vivarium_kernel.deciding import Decision, decide  # noqa: PLC0415 - deciding hands out grants itself
+        from vivarium_kernel.deciding import Decision, decide
 
         if verdict.answer == "ask":
             raise Invalid("board.decide", "A decision is allow or deny.", field="answer")

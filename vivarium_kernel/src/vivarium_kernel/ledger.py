@@ -152,12 +152,13 @@ class Books:
         if not key or not reason or not ref:
             raise Invalid("ledger.words", "A transfer needs a key, a reason and a reference.", field="reason")
         row = (key, payer, payee, currency, micros, reason, source, actor, ref, self._tx.now)
-        before = self._by_key.get(key)
-        if before is None and self._tx.careful:
-            before = self._tx.row(
-                "SELECT key, payer, payee, currency, micros, reason, source, actor, ref, at FROM transfers WHERE key = ?",
-                (key,),
-            )
+        before = self._made(key) if self._tx.careful else self._by_key.get(key)
+        source_account = self.account(payer, currency)
+        target_account = self.account(payee, currency)
+        lacks = source_account.floor is not None and source_account.balance - micros < source_account.floor
+        if before is None and lacks:
+            # What was paid before needs no money now.
+            before = self._made(key)
         if before is not None:
             # A key that repeats in a grouped run makes its INSERT fail, and the careful run comes here.
             if tuple(before[:6]) != row[:6] or before[8] != ref:
@@ -167,9 +168,7 @@ class Books:
                     "Use a new key for a new transfer.",
                 )
             return False
-        source_account = self.account(payer, currency)
-        target_account = self.account(payee, currency)
-        if source_account.floor is not None and source_account.balance - micros < source_account.floor:
+        if lacks:
             raise Conflict(
                 "ledger.floor",
                 f"{payer} holds {source_account.balance} millionths of {currency} and can't pay {micros}.",
@@ -189,6 +188,28 @@ class Books:
              "ref": ref},
         )  # fmt: skip
         return True
+
+    def _made(self, key: str) -> tuple[Any, ...] | None:
+        """The transfer that was made under a key, in this transaction or ever."""
+        found = self._by_key.get(key)
+        if found is None:
+            found = self._tx.row(
+                "SELECT key, payer, payee, currency, micros, reason, source, actor, ref, at FROM transfers WHERE key = ?",
+                (key,),
+            )
+            if found is not None:
+                self._by_key[key] = found
+        return found
+
+    def refuse_over_cap(self, scope: str, currency: str, micros: int, key: str, cap: int | None) -> None:
+        """Raise OverBudget if ``micros`` don't fit, unless the transfer with this key was made before.
+
+        ``cap`` is that of a budget that is yet to be made.
+        """
+        budget = self.budget(scope, currency)
+        left = budget.cap - budget.reserved - budget.spent if budget is not None else cap
+        if left is not None and micros > left and self._made(key) is None:
+            raise _over_cap(scope, currency, left, micros)
 
     # Budgets
 
@@ -216,13 +237,7 @@ class Books:
         budgets = [(scope, self.budget(scope, currency)) for scope in scopes]
         for scope, budget in budgets:
             if budget is not None and budget.reserved + budget.spent + micros > budget.cap:
-                left = budget.cap - budget.reserved - budget.spent
-                raise OverBudget(
-                    "budget.cap",
-                    f"The budget {scope} has {left} millionths of {currency} left; {micros} are needed.",
-                    "Wait for what is reserved to come back, or raise the cap.",
-                    scope=scope,
-                )
+                raise _over_cap(scope, currency, budget.cap - budget.reserved - budget.spent, micros)
         for _, budget in budgets:
             if budget is not None:
                 self._change(budget, micros, 0)
@@ -237,8 +252,9 @@ class Books:
                 continue
             if budget.reserved < reserved:
                 # The cap was set while this attempt ran, so nothing was set aside here: count what fits.
-                spent = min(spent, budget.cap - budget.spent)
-            self._change(budget, -min(reserved, budget.reserved), spent)
+                self._change(budget, -budget.reserved, min(spent, budget.cap - budget.spent))
+            else:
+                self._change(budget, -reserved, spent)
 
     def _change(self, budget: _Budget, reserved: int, spent: int) -> None:
         self._undo.append((budget, budget.reserved, budget.spent))
@@ -264,6 +280,15 @@ class Books:
         self._budgets[scope, currency] = _Budget(cap, *(budget.reserved, budget.spent) if budget else (0, 0))
 
 
+def _over_cap(scope: str, currency: str, left: int, micros: int) -> OverBudget:
+    return OverBudget(
+        "budget.cap",
+        f"The budget {scope} has {left} millionths of {currency} left; {micros} are needed.",
+        "Wait for what is reserved to come back, or raise the cap.",
+        scope=scope,
+    )
+
+
 def check_amount(micros: Any) -> None:
     """Amounts from outside are positive integers of millionths, or refused."""
     if type(micros) is not int or not 0 < micros <= LARGEST_MICROS:
@@ -279,13 +304,18 @@ def mint(tx: Tx, policy: str, payee: str, micros: int, *, key: str, reason: str,
     """Make new ``aid`` under a named policy; refused when the policy's cap of the day is reached."""
     check_amount(micros)
     scope = f"mint:{policy}:{tx.day}"
+    cap = None
     if tx.books.budget(scope, "aid") is None:
-        cap = tx.row("SELECT cap FROM budgets WHERE scope = ? AND currency = 'aid'", (f"mint:{policy}",))
-        if cap is None:
+        row = tx.row("SELECT cap FROM budgets WHERE scope = ? AND currency = 'aid'", (f"mint:{policy}",))
+        if row is None:
             raise Forbidden("ledger.policy", f"There is no minting policy {policy!r}.", "Declare it first.")
-        tx.books.make_budget(scope, "aid", cap[0])
+        cap = row[0]
+    # Asked before anything is changed, so that who catches OverBudget and goes on has minted nothing.
+    tx.books.refuse_over_cap(scope, "aid", micros, key, cap)
     if not tx.books.transfer(key, "treasury", payee, "aid", micros, reason, policy, actor, ref):
         return False
+    if cap is not None:
+        tx.books.make_budget(scope, "aid", cap)
     tx.books.reserve((scope,), "aid", micros)
     tx.books.consume((scope,), "aid", micros, micros)
     return True
@@ -321,6 +351,8 @@ def settle_hold(tx: Tx, number: int, payees: Sequence[tuple[str, int]], *, owner
     payer, currency, micros, ref, state = _hold(tx, number, owner)
     if state != "held":
         return False
+    for _, amount in payees:
+        check_amount(amount)  # all of them before any is paid
     if sum(amount for _, amount in payees) > micros:
         raise Conflict("ledger.hold", f"Hold {number} has {micros} millionths; more was asked.", "Pay less.")
     account = f"hold:{number}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import field, frozen
 
 from vivarium_kernel.errors import Forbidden, Invalid, NotFound, VivariumError
-from vivarium_kernel.records import Entitlement, Section, Usage
+from vivarium_kernel.records import Effect, Entitlement, Section, Usage
 
 if TYPE_CHECKING:
     from vivarium_kernel.cycle import Job
@@ -59,11 +59,11 @@ class Reply:
     tool_calls: Sequence[Mapping[str, Any]] = ()
 
 
-class ProviderFault(Exception):
+class ProviderFault(VivariumError):
     """A call that failed through no fault of the task. ``started`` False is certain knowledge that it cost nothing."""
 
     def __init__(self, reason: str, *, started: bool) -> None:
-        super().__init__(reason)
+        super().__init__("model.fault", reason, "It is tried again after a pause.")
         self.reason = reason
         self.started = started
 
@@ -85,6 +85,11 @@ class Provider(Protocol):
 def count_tokens(text: str) -> int:
     """An upper estimate of a text's tokens where no tokenizer is known."""
     return -(-len(text.encode()) // BYTES_A_TOKEN)
+
+
+def is_metered(entitlement: Entitlement) -> bool:
+    """Whether calls count towards a limit of requests or tokens."""
+    return entitlement.requests_per_minute is not None or entitlement.tokens_per_day is not None
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -124,10 +129,12 @@ async def call(job: Job, request: Request) -> Reply:
     worst_in = count_tokens(request.text) + 16 * len(request.sections)
     worst = price.of(worst_in, request.max_tokens)
     aid_rate = job.entitlement.aid_micros_per_1k.get(request.model, 0)
+    aid_worst = math.ceil((worst_in + request.max_tokens) * aid_rate / 1000)
+    # A call that can cost nothing and counts towards no limit may simply be made again: it needs no intent.
+    effect: Effect = "idempotent" if worst or aid_worst or is_metered(job.entitlement) else "pure"
     recorded = await job.begin(
-        "model", request.model, "idempotent", {"max_tokens": request.max_tokens},
-        worst_micros=worst, aid_micros=math.ceil((worst_in + request.max_tokens) * aid_rate / 1000),
-    )  # fmt: skip
+        "model", request.model, effect, {"max_tokens": request.max_tokens}, worst_micros=worst, aid_micros=aid_worst
+    )
     if recorded is not None:
         return Reply(recorded["text"], Usage(*recorded["usage"]), recorded.get("tool_calls", ()))
     try:

@@ -18,9 +18,34 @@ from vivarium_kernel.settling import EndAttempt, Settlement, settle
 from vivarium_kernel.store import Tx, View
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
-NAMES = (
-    ["ada", "ben", "cyn", "dov", "eli", "fay", "gus", "hal", "ivy", "jan", "kit", "lea", "mio", "ned", "oda", "pia", "quin", "ren", "sol", "tam", "uma", "val", "wim", "xan", "yan", "zoe"]
-)
+NAMES = [
+    "ada",
+    "ben",
+    "cyn",
+    "dov",
+    "eli",
+    "fay",
+    "gus",
+    "hal",
+    "ivy",
+    "jan",
+    "kit",
+    "lea",
+    "mio",
+    "ned",
+    "oda",
+    "pia",
+    "quin",
+    "ren",
+    "sol",
+    "tam",
+    "uma",
+    "val",
+    "wim",
+    "xan",
+    "yan",
+    "zoe",
+]
 _FOR_GOOD = ("banned", "retired")
 _COLUMNS = "name, state, cycles, model, reason, created_at"
 

@@ -36,7 +36,8 @@ class Plugin:
     ``name`` is the entry point's name; the plugin's tables, event kinds and actions begin with it. ``requires`` are
     plugins without which it can't live, ``after`` those that come first where they are present. ``Config`` is an attrs
     class that ``[plugins.NAME]`` is read into, ``Physics`` a frozen attrs class of constants with defaults, and
-    ``provides`` what ``village.service(NAME)`` gives to others.
+    ``provides`` what ``village.service(NAME)`` gives to others. ``guards`` are the kinds of subject that its
+    safety check judges, None all: a check that fails stops nothing of other kinds.
     """
 
     name: ClassVar[str] = ""
@@ -47,6 +48,7 @@ class Plugin:
     requires: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[Callable[..., Any] | None] = None
+    guards: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, village: Any, config: Any) -> None:
         self.village = village

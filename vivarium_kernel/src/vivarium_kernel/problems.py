@@ -113,7 +113,7 @@ def listed(words: Iterable[str]) -> str:
 
 def near(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, or None."""
-    from difflib import get_close_matches  # noqa: PLC0415 - 3 ms that only a mistake should pay
+    from difflib import get_close_matches
 
     found = get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
     return found[0] if found else None

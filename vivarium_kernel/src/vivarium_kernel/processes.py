@@ -209,7 +209,7 @@ def drive(tx: Tx, asked: Drive) -> list[str]:
         people.add(tx, people.NewResident(name, asked.actor, start_micros=asked.start_micros))
         taken.add(name)
         names.append(name)
-    for name in set(mine) - set(names):
+    for name in [name for name in mine if name not in names]:
         tx.run("UPDATE residents SET process = NULL WHERE name = ?", (name,))
     tx.update(
         "residents", "process = v.column2", "residents.name = v.column1",

@@ -11,32 +11,44 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from vivarium_kernel import board, claiming, village_time
+from vivarium_kernel import board, claiming, people, village_time
 from vivarium_kernel.claiming import Claimed, NotClaimed, Pick, Round, Window
 from vivarium_kernel.errors import StoreError
-from vivarium_kernel.records import Entitlement, NewTask, Resident, Task
+from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Step, Task
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
 
-LARGEST_ROUND = 256
+LARGEST_ROUND = 64
 FREE_IN_A_ROW = 6  # free cycles before a resident rests a village hour
 
 
 @frozen
 class Won:
-    """A claim, and what the resident may use for it."""
+    """A claim, what the resident may use for it, its prompt's sections, and the steps to replay."""
 
     claimed: Claimed
     entitlement: Entitlement
+    sections: Sequence[tuple[str, Section]] = ()
+    recorded: Sequence[Step] = ()
+
+
+@frozen
+class Seat:
+    """How a resident of another machine waits: the digest of its job's own token, that job's lease, what it can do."""
+
+    token: bytes
+    lease_seconds: float
+    fits: Callable[[Task, Resident], bool]
 
 
 class _Waiting:
     """A resident who waits for a task."""
 
-    __slots__ = ("answer", "cursor", "name", "passed", "wide")
+    __slots__ = ("answer", "cursor", "name", "passed", "seat", "wide")
 
-    def __init__(self, name: str, answer: asyncio.Future[Won]) -> None:
+    def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None) -> None:
         self.name = name
+        self.seat = seat
         self.answer = answer
         self.cursor: tuple[int, int] | None = None
         self.wide = claiming.WEIGHED
@@ -60,15 +72,38 @@ class Rounds:
         self._guarded_until = 0.0
         self.refusals: dict[str, str] = {}  # task -> why nobody took it, as far as this process has seen
 
-    async def claim(self, resident: str) -> Won:
+    async def claim(self, resident: str, seat: Seat | None = None) -> Won:
         """Wait until this resident has a task. Cancelling it takes the resident out of the rounds."""
         answer: asyncio.Future[Won] = asyncio.get_running_loop().create_future()
-        self._waiting[resident] = _Waiting(resident, answer)
+        waiting = self._waiting[resident] = _Waiting(resident, answer, seat)
         self._kicked.set()
         try:
             return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():
+                self._give_back(answer.result().claimed)  # it was won at the very moment of leaving
+            raise
         finally:
-            self._waiting.pop(resident, None)
+            if self._waiting.get(resident) is waiting:
+                del self._waiting[resident]
+
+    async def claim_now(self, resident: str, task: Task) -> Won | NotClaimed:
+        """Claim this task for this resident at once, outside the rounds and under the same rules."""
+        with self._village.store.view() as view:
+            found = {r.name: r for r in people.residents(view) if r.name == resident and r.state == "active"}
+            if resident not in found:
+                return NotClaimed("resident.busy", f"{resident} is not free to begin a cycle")
+            wishes, right = self._wishes(view, found[resident], [task])
+        if not wishes or right is None:
+            return NotClaimed("claim.refused", self.refusals.get(task.id, f"{resident} may not take it"))
+        reserve = self._village.hooks.claim_reserve if self._village.hooks.has("claim_reserve") else None
+        asked = Round([Pick(resident, wishes)], self.process, reserve)
+        writing = asyncio.ensure_future(self._village.store.write(claiming.claim, asked))
+        (answer,) = await asyncio.shield(writing)
+        if isinstance(answer, NotClaimed):
+            return answer
+        with self._village.store.view() as view:
+            return self._won(view, answer, right)
 
     def kick(self) -> None:
         """The board changed: look again."""
@@ -139,25 +174,46 @@ class Rounds:
         asked = Round(picks, self.process, reserve)
         # A round that has begun is carried to its end: its claims must reach their residents.
         answers: Sequence[Claimed | NotClaimed] = await asyncio.shield(
-            asyncio.ensure_future(self._village.store.write(claiming.claim, asked))
+            asyncio.ensure_future(self._village.store.write(claiming.claim, asked, now=True))
         )
-        won = 0
-        for pick, answer in zip(picks, answers, strict=True):
-            waiting = self._waiting.get(pick.resident)
-            if isinstance(answer, NotClaimed):
-                self._refused(waiting, pick, answer)
-                continue
-            self._window.forget(answer.task)
-            self.refusals.pop(answer.task.id, None)
-            if waiting is None or waiting.answer.done():
-                self._give_back(answer)
-                continue
-            waiting.answer.set_result(Won(answer, rights[pick.resident]))
-            del self._waiting[pick.resident]
-            if "free" not in answer.task.labels:
-                self._free.pop(pick.resident, None)
-            won += 1
-        return won
+        handed: list[Claimed | NotClaimed] = []
+        try:
+            with self._village.store.view() as view:
+                for pick, answer in zip(picks, answers, strict=True):
+                    if self._hand_out(view, pick, answer, rights[pick.resident]):
+                        handed.append(answer)
+        except BaseException:
+            # The claims stand, and nobody would live them.
+            for answer in answers:
+                if isinstance(answer, Claimed) and answer not in handed:
+                    self._give_back(answer)
+            raise
+        return len(handed)
+
+    def _hand_out(self, view: View, pick: Pick, answer: Claimed | NotClaimed, right: Entitlement) -> bool:
+        """Tell a resident what it got, with its prompt's sections read from the one snapshot of all of the round."""
+        waiting = self._waiting.get(pick.resident)
+        if isinstance(answer, NotClaimed):
+            self._refused(waiting, pick, answer)
+            return False
+        task = answer.task
+        self._window.forget(task)
+        self.refusals.pop(task.id, None)
+        token = None if waiting is None or waiting.seat is None else waiting.seat.token
+        if waiting is None or waiting.answer.done() or token != answer.holder.token:
+            self._give_back(answer)
+            return False
+        waiting.answer.set_result(self._won(view, answer, right))
+        del self._waiting[pick.resident]
+        if "free" not in task.labels:
+            self._free.pop(pick.resident, None)
+        return True
+
+    def _won(self, view: View, claimed: Claimed, right: Entitlement) -> Won:
+        task = claimed.task
+        sections = self._village.hooks.enrich_prompt(claimed.resident, task, view) if task.mode != "command" else ()
+        recorded = steps_to_replay(view, claimed) if task.continues is not None else ()
+        return Won(claimed, right, sections, recorded)
 
     def _refused(self, waiting: _Waiting | None, pick: Pick, answer: NotClaimed) -> None:
         if answer.rule != "taken":
@@ -185,9 +241,13 @@ class Rounds:
             mine = held.get(waiting.name)
             if mine:
                 tasks = [*mine, *tasks]
+            seat = waiting.seat
+            if seat is not None:
+                tasks = [task for task in tasks if seat.fits(task, resident)]
             wishes, right = self._wishes(view, resident, tasks) if tasks else ((), None)
             if wishes and right is not None:
-                picks.append(Pick(waiting.name, wishes))
+                token, lease = (None, None) if seat is None else (seat.token, seat.lease_seconds)
+                picks.append(Pick(waiting.name, wishes, token, lease))
                 rights[waiting.name] = right
             elif more:
                 waiting.wide = min(claiming.WIDEST, waiting.wide * 4)
@@ -265,6 +325,14 @@ class Rounds:
             return []
         self._free[resident.name] = (lived + 1, 0)
         return [board.free_task(proposed[wishes[0].seq - 1], resident.name)]
+
+
+def steps_to_replay(view: View, claimed: Claimed) -> list[Step]:
+    """The steps of the attempt that this one continues, if it was the same resident's."""
+    if claimed.task.continues is None:
+        return []
+    before = board.attempt(view, claimed.task.continues)
+    return board.steps(view, before.id) if before.resident == claimed.resident.name else []
 
 
 def _residents(view: View, looking: Sequence[_Waiting]) -> dict[str, Resident]:

@@ -20,7 +20,8 @@ import attrs
 import pluggy
 
 from vivarium_kernel import answers, hookspecs
-from vivarium_kernel.health import SLOW_SECONDS, Call, Health, SwitchedOff, Tally
+from vivarium_kernel.errors import VivariumError
+from vivarium_kernel.health import SLOW_SECONDS, Call, Health, SwitchedOff, Tally, describe, where
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.watchdog import Mark, Slot, label
 
@@ -161,7 +162,14 @@ class Runner:
         return call
 
     def _failed(self, each: Implementation, seconds: float, error: BaseException) -> Call:
-        self._health.failed(each.tally, seconds, error)
+        if each.hook == "execute_task" and isinstance(error, VivariumError):
+            # The job's own refusals come through here (a lapsed lease, a budget, a provider's outage): recorded, but
+            # an outage must not switch off who runs the jobs.
+            each.tally.calls += 1
+            each.tally.seconds += seconds
+            self._health.note(each.tally, seconds, describe(error), where(error))
+        else:
+            self._health.failed(each.tally, seconds, error)
         call = Call(each.hook, each.plugin, None, seconds, error)
         if self._health.trace is not None:
             self._health.trace(call)
@@ -256,7 +264,7 @@ def _driven(
         try:
             sent = yield waits_for
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or False:
+            if isinstance(error, GeneratorExit) or (patience is not None and patience.expired()):
                 with contextlib.suppress(RuntimeError):  # it may refuse even this; then it is left to rot
                     coroutine.close()
                 raise

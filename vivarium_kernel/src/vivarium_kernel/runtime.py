@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from attrs import define, evolve, frozen
 
 from vivarium_kernel import audit, board, claiming, cycle, ledger, processes, settling, village_time
 from vivarium_kernel.claiming import Claimed
-from vivarium_kernel.cycle import Rules, Stopped
+from vivarium_kernel.cycle import Ready, Rules, Stopped
 from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
 from vivarium_kernel.links import LocalLink
-from vivarium_kernel.records import Resident, Step, Subject, Task, Verdict
+from vivarium_kernel.records import Resident, Subject, Task, Verdict
 from vivarium_kernel.rounds import Rounds, Won
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx, View
@@ -27,6 +28,16 @@ from vivarium_kernel.village import Village
 BEAT_SECONDS = 0.25  # how soon a halt, a quarantine or a cancelled task ends a running act
 GUARD_SECONDS = 5.0  # how long claims pause when a safety check can't judge
 log = logging.getLogger("vivarium")
+
+
+def tune_process() -> None:
+    """Settings of the whole process that suit a runtime: call it where the process is ours, never in a library.
+
+    A cycle makes thousands of short-lived objects and hardly any circles, so the collector may look a hundred times less.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(70_000, 20, 20)
 
 
 @define
@@ -63,11 +74,12 @@ class Runtime:
         self._link = LocalLink(village)
         self._lease = village.settings.lease_seconds
         settings = village.settings
-        self._rules = Rules(settings.auto_approve, settings.human_review, settings.model, village.retries())
+        self.rules = Rules(settings.auto_approve, settings.human_review, settings.model, village.retries())
         self.process = 0
         self.rounds: Rounds
         self._residents: dict[str, asyncio.Task[None]] = {}
         self._running: dict[int, str] = {}  # attempt -> resident
+        self._acting: dict[int, asyncio.Task[Any]] = {}  # attempt -> who runs it
         self._interrupted: set[int] = set()
         self._services: list[asyncio.Task[None]] = []
         self._draining = asyncio.Event()
@@ -109,8 +121,15 @@ class Runtime:
             self._done.set()
             return
         self._draining.set()
+        for name in set(self._residents) - set(self._running.values()):
+            self._residents[name].cancel()  # it waits for a task, and must not begin another
         if not self._running:
             self._done.set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it was asked to end."""
+        return self._draining.is_set()
 
     @property
     def running(self) -> dict[int, str]:
@@ -153,18 +172,19 @@ class Runtime:
     async def _live(self, name: str) -> None:
         while not self._draining.is_set():
             won = await self.rounds.claim(name)
-            await self._cycle(won)
+            await self.live(won)
             if self._draining.is_set() and not self._running:
                 self._done.set()
 
-    async def _cycle(self, won: Won) -> None:
+    async def live(self, won: Won) -> None:
         """One cycle from its claim to its end. Whatever goes wrong in it stays in it."""
         claimed = won.claimed
         attempt = claimed.attempt
         self._running[attempt] = claimed.resident.name
+        self._acting[attempt] = cast("asyncio.Task[Any]", asyncio.current_task())
         try:
             settled = await self._through(won)
-            self._count(settled)
+            self.count(settled)
         except LeaseLapsed:
             log.info("attempt %s was ended by somebody else", attempt)
         except asyncio.CancelledError:
@@ -181,32 +201,27 @@ class Runtime:
             await self._settle_later(self._back(claimed, f"fault: {error!r}"))
         finally:
             self._running.pop(attempt, None)
+            self._acting.pop(attempt, None)
             self._interrupted.discard(attempt)
 
     async def _through(self, won: Won) -> Settled:
-        claimed = won.claimed
-        hooks = self.village.hooks
-        sections: list[Any] = []
-        recorded: list[Step] = []
-        if claimed.task.mode != "command" or claimed.task.continues is not None:
-            with self.village.store.view() as view:
-                sections = hooks.enrich_prompt(claimed.resident, claimed.task, view)
-                recorded = self._recorded(view, claimed)
-        ready = await cycle.prepare(hooks, claimed, sections, won.entitlement, recorded, self._rules)
-        if isinstance(ready, Stopped):
-            if ready.culprit is not None:
-                await self._guard(ready.culprit, ready.settlement.reason)
-            return await self._link.settle(ready.settlement)
-        return await cycle.act(hooks, ready, self._link, self._rules, self.village.clock.monotonic)
+        ready = await self.prepare(won)
+        if isinstance(ready, Settled):
+            return ready
+        return await cycle.act(self.village.hooks, ready, self._link, self.rules, self.village.clock.monotonic)
 
-    def _recorded(self, view: View, claimed: Claimed) -> list[Step]:
-        """The steps to replay: those of the attempt that this one continues, if it was this resident's."""
-        if claimed.task.continues is None:
-            return []
-        before = board.attempt(view, claimed.task.continues)
-        return board.steps(view, before.id) if before.resident == claimed.resident.name else []
+    async def prepare(self, won: Won) -> Ready | Settled:
+        """Make a claim ready for its act, here or elsewhere; or end it, where safety says so."""
+        ready = await cycle.prepare(
+            self.village.hooks, won.claimed, won.sections, won.entitlement, won.recorded, self.rules
+        )
+        if not isinstance(ready, Stopped):
+            return ready
+        if ready.culprit is not None:
+            await self._guard(ready.culprit, ready.settlement.reason)
+        return await self._link.settle(ready.settlement)
 
-    def _count(self, settled: Settled) -> None:
+    def count(self, settled: Settled) -> None:
         self.figures.cycles += 1
         if settled.task_state == "done":
             self.figures.done += 1
@@ -221,7 +236,7 @@ class Runtime:
     def _back(self, claimed: Claimed, reason: str) -> Settlement:
         return Settlement(
             claimed.attempt, claimed.holder, "lapsed", reason, actor="system:kernel",
-            end_attempt=self.village.hooks.end_attempt, retries=self._rules.retries,
+            end_attempt=self.village.hooks.end_attempt, retries=self.rules.retries,
         )  # fmt: skip
 
     def _give_back(self, claimed: Claimed) -> None:
@@ -273,6 +288,7 @@ class Runtime:
     async def _beat(self) -> None:
         """Look what others decided: halt, quarantine, cancelled tasks, another number of residents; wake what is due."""
         seen: tuple[Any, ...] = ()
+        missing: set[int] = set()
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
@@ -296,7 +312,9 @@ class Runtime:
             if times.halted:
                 await self._halt()
             else:
-                self._interrupt([attempt for attempt in self._running if attempt not in mine])
+                # Missing at two beats running: the answer to our own settlement may be on its way at one.
+                missing, before = {attempt for attempt in self._running if attempt not in mine}, missing
+                self._interrupt(sorted(missing & before))
             if now != seen:
                 seen = now
                 self.rounds.kick()
@@ -307,16 +325,11 @@ class Runtime:
     def _is_finished(self, view: View) -> bool:
         if self._running or self.rounds.waiting < len(self._residents):
             return False
-        row = view.row(
-            "SELECT (SELECT count(*) FROM tasks WHERE state = 'claimed'), "
-            "(SELECT count(*) FROM tasks WHERE state = 'parked' AND parked_for = 'backoff'), "
-            "EXISTS (SELECT 1 FROM tasks WHERE state = 'open')"
-        )
-        claimed, backoff, is_open = row or (0, 0, 0)
-        return not claimed and not backoff and (not is_open or self.rounds.idle)
+        is_open, is_moving = board.left(view)
+        return not is_moving and (not is_open or self.rounds.idle)
 
     async def _drive_if_changed(self, wanted: int | None) -> None:
-        if wanted is not None and self._kind != "work" and wanted != len(self._residents):
+        if wanted is not None and self._kind not in ("work", "serve") and wanted != len(self._residents):
             self._asked = wanted
         if self._draining.is_set():
             return
@@ -334,8 +347,7 @@ class Runtime:
         for attempt in attempts:
             if attempt in self._interrupted:
                 continue
-            resident = self._running.get(attempt)
-            task = self._residents.get(resident or "")
+            task = self._acting.get(attempt)
             if task is None:
                 continue
             self._interrupted.add(attempt)
@@ -387,7 +399,7 @@ class Runtime:
         return bool(row and row[0])
 
     def _reaping(self) -> processes.Reap:
-        return processes.Reap(processes.this_process(), self.village.hooks.end_attempt, self._rules.retries)
+        return processes.Reap(processes.this_process(), self.village.hooks.end_attempt, self.rules.retries)
 
     async def _tell(self) -> None:
         """On the host: tell plugins of events after their commit, at least once, from each plugin's durable cursor."""
@@ -445,9 +457,10 @@ async def check_board(village: Village, *, act: bool = True) -> tuple[int, list[
 
     With ``act``, denied tasks become blocked, and those that a human is to see are parked for approval.
     """
-    from vivarium_kernel import deciding  # noqa: PLC0415 - only a run's beginning needs it
+    from vivarium_kernel import deciding
 
-    passed, stopped, after = 0, [], 0
+    passed, after = 0, 0
+    stopped: list[Checked] = []
     while True:
         with village.store.view() as view:
             tasks = board.tasks(view, after=after, limit=500)
@@ -466,6 +479,7 @@ async def check_board(village: Village, *, act: bool = True) -> tuple[int, list[
                 await village.store.write(deciding.block, (task.id, verdict, village.hooks.end_attempt))
             elif act and verdict.answer == "ask":
                 await village.store.write(deciding.ask_approval, (task.id, verdict))
+        await asyncio.sleep(0)  # a long board must not hold the loop
 
 
 async def judge(village: Village, task: Task) -> Verdict:
@@ -492,4 +506,4 @@ def free_resident(view: View) -> Resident | None:
     return Resident(*row) if row else None
 
 
-__all__ = ["Checked", "Figures", "Runtime", "check_board", "claiming", "free_resident", "judge"]
+__all__ = ["Checked", "Figures", "Runtime", "check_board", "claiming", "free_resident", "judge", "tune_process"]

@@ -238,9 +238,14 @@ CREATE TABLE replies (
 """
 
 
+def table_names() -> frozenset[str]:
+    """The names of the kernel's tables."""
+    return frozenset(line.split()[2] for line in _TABLES.splitlines() if line.startswith("CREATE TABLE"))
+
+
 def kernel_migrations() -> Migrations:
     """The kernel's migrations; sqlite-utils is imported here because it costs 0.1 s that ``status`` need not pay."""
-    from sqlite_utils import Migrations  # noqa: PLC0415
+    from sqlite_utils import Migrations
 
     migrations = Migrations("vivarium_kernel")
 

@@ -102,7 +102,7 @@ def load(folder: Path, environ: Mapping[str, str] | None = None) -> Loaded:
 
 def settle(raw: Mapping[str, Any], environ: Mapping[str, str], where: str, default_name: str) -> Loaded:
     """Settings from the tables of a file and an environment; ``where`` is how problems name the file."""
-    from vivarium_kernel.structuring import structure  # noqa: PLC0415 - with cattrs, 15 ms
+    from vivarium_kernel.structuring import structure
 
     known = leaves()
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}

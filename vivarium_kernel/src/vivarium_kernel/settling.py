@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from vivarium_kernel import board
 from vivarium_kernel.claiming import scopes_of
 from vivarium_kernel.errors import VivariumError
-from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review, Task
+from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review, Task, TaskState
 from vivarium_kernel.stepping import Holder, charge_unknown, fenced, lapsed
 from vivarium_kernel.store import Tx, setwise
 
@@ -36,7 +36,7 @@ class Retries:
 class Next:
     """What a task becomes."""
 
-    state: str
+    state: TaskState
     reason: str = ""
     parked_for: str | None = None
     wake_at: int | None = None
@@ -51,7 +51,8 @@ class Settlement:
     """One attempt's ending as its holder reports it; ``holder`` None is the kernel's or an operator's own word.
 
     ``to_review`` sends the task to people instead: the act is over, the attempt's end waits for their decision.
-    ``hold`` keeps the task for the same resident, who continues this attempt.
+    ``hold`` keeps the task for the same resident, who continues this attempt. ``task`` is the task as it was claimed,
+    which saves reading it again.
     """
 
     attempt: int
@@ -68,6 +69,7 @@ class Settlement:
     actor: str | None = None
     end_attempt: EndAttempt | None = None
     retries: Retries = Retries()
+    task: Task | None = None
 
 
 @frozen
@@ -89,7 +91,7 @@ def backoff_micros(tries: int, retries: Retries, chance: Random) -> int:
 
 def after(task: Task, item: Settlement, resident: str | None, now: int, chance: Random) -> Next:
     """The state a task goes to when an attempt at it ends so."""
-    same = {"failures": task.failures, "faults": task.faults, "declined": task.declined}
+    same: dict[str, Any] = {"failures": task.failures, "faults": task.faults, "declined": task.declined}
     fault = item.outcome.fault if item.outcome is not None else None
     if item.kind == "accepted":
         return Next("done", item.reason, ended=True, **same)
@@ -146,6 +148,7 @@ def settle(tx: Tx, items: list[Settlement]) -> list[Any]:
         answers.append(Settled(item.attempt, found.task.id, item.kind, nxt.state, nxt.reason))
     _return_budgets(tx, ended)
     _write(tx, ended)
+    tx.books.load(["treasury", *(f"resident:{found.resident}:free" for _, found, _, _ in ended)], "aid")
     for item, found, nxt, state in ended:
         if state == "ended":
             _run_plugins(tx, item, found, nxt)
@@ -154,7 +157,9 @@ def settle(tx: Tx, items: list[Settlement]) -> list[Any]:
 
 
 class _Held:
-    __slots__ = ("cycle", "day", "holder", "lease", "pending", "reserved", "resident", "spent", "state", "task")
+    __slots__ = (
+        "cycle", "day", "holder", "lease", "pending", "reserved", "resident", "spent", "state", "task", "unknown",
+    )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], task: Task) -> None:
         self.task = task
@@ -167,20 +172,33 @@ class _Held:
         self.pending: int = row[8]
         self.day: int | None = row[9]
         self.cycle: int = row[10]
-
-
-_TASK = ", ".join(f"t.{name.strip()}" for name in board.TASK_COLUMNS.split(","))
+        self.unknown: bool = bool(row[15])  # a step has an intent and no result
 
 
 def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
+    """The attempts that are still open, with their tasks: as the holder has them, read again where they changed."""
     rows = tx.rows(
         "SELECT a.id, a.resident, a.state, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), "
-        f"a.reserved_micros, a.spent_micros, a.pending_micros, a.budget_day, a.cycle, {_TASK} "
+        "a.reserved_micros, a.spent_micros, a.pending_micros, a.budget_day, a.cycle, t.seq, t.failures, t.faults, "
+        "t.declined, EXISTS (SELECT 1 FROM steps s WHERE s.attempt = a.id AND s.state = 'intended') "
         "FROM attempts a JOIN tasks t ON t.id = a.task LEFT JOIN processes p ON p.id = a.process "
         "WHERE a.state <> 'ended' AND a.id IN (SELECT value FROM json_each(?))",
         (json.dumps([item.attempt for item in items]),),
     )
-    return {row[0]: _Held(row[:11], board.task_of(row[11:])) for row in rows}
+    given = {item.attempt: item.task for item in items if item.task is not None}
+    tasks: dict[int, Task] = {}
+    for row in rows:
+        task = given.get(row[0])
+        if task is not None and (task.seq, task.failures, task.faults) == row[11:14] and row[14] is None:
+            tasks[task.seq] = task
+    missing = [row[11] for row in rows if row[11] not in tasks]
+    if missing:
+        for row in tx.rows(
+            f"SELECT {board.TASK_COLUMNS} FROM tasks WHERE seq IN (SELECT value FROM json_each(?))",
+            (json.dumps(missing),),
+        ):
+            tasks[row[0]] = board.task_of(row)
+    return {row[0]: _Held(row, tasks[row[11]]) for row in rows}
 
 
 def _may_end(item: Settlement, found: _Held, now: int) -> bool:
@@ -192,8 +210,7 @@ def _may_end(item: Settlement, found: _Held, now: int) -> bool:
 
 def _close_steps(tx: Tx, item: Settlement, found: _Held) -> Settlement:
     """Charge what is unknown; an unknown ``once`` step is for people to judge."""
-    must_look = item.holder is None or found.pending > 0 or (item.outcome is not None and item.outcome.unknown_effect)
-    if found.state != "running" or not must_look:
+    if found.state != "running" or not found.unknown:
         return item
     charged, effects = charge_unknown(tx, item.attempt, found.resident, found.task.id)
     found.spent += charged
@@ -281,9 +298,9 @@ def _run_plugins(tx: Tx, item: Settlement, found: _Held, nxt: Next) -> None:
     ending = Ending(
         item.attempt, item.kind, found.resident, nxt.reason, item.outcome, item.review, found.spent
     )  # fmt: skip
-    task = evolve(found.task, state=nxt.state, failures=nxt.failures, faults=nxt.faults)
-    for call in item.end_attempt(task, ending, tx):
-        keep_missed(tx, call.plugin, "end_attempt", task, ending, call.error)
+    # Plugins see the task as it was claimed; what it became is in the ending and on the board.
+    for call in item.end_attempt(found.task, ending, tx):
+        keep_missed(tx, call.plugin, "end_attempt", found.task, ending, call.error)
 
 
 def keep_missed(tx: Tx, plugin: str, hook: str, task: Task, ending: Ending, error: BaseException | None) -> None:

@@ -18,6 +18,8 @@ from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget
 from vivarium_kernel.records import Effect
 from vivarium_kernel.store import Tx, setwise
 
+_ROW = "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at"
+
 
 @frozen
 class Holder:
@@ -79,20 +81,29 @@ class Held:
         self.id, self.reserved, self.spent, self.pending = number, reserved, spent, pending
 
 
-def running(tx: Tx, wanted: Sequence[tuple[int, Holder]]) -> dict[int, Held]:
-    """Of these attempts, those that still run and belong to the holder that is named, with a lease that stands."""
-    found: dict[int, Held] = {}
-    holders = dict(wanted)
-    for number, process, token, lease, reserved, spent, pending in tx.rows(
-        "SELECT a.id, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), a.reserved_micros, "
-        "a.spent_micros, a.pending_micros FROM attempts a LEFT JOIN processes p ON p.id = a.process "
-        "WHERE a.state = 'running' AND a.id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(holders)),),
-    ):
-        holder = holders[number]
-        mine = token == holder.token if holder.token is not None else process == holder.process and token is None
-        if fenced(mine, lease, tx.now):
-            found[number] = Held(number, reserved, spent, pending)
+def running(tx: Tx, wanted: Sequence[tuple[int, Holder]]) -> dict[tuple[int, Holder], Held]:
+    """Of these attempts, those that still run and belong to the holder that is named, with a lease that stands.
+
+    Two holders may name one attempt in the same commit: each is judged by itself.
+    """
+    found: dict[tuple[int, Holder], Held] = {}
+    rows = {
+        row[0]: row
+        for row in tx.rows(
+            "SELECT a.id, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), a.reserved_micros, "
+            "a.spent_micros, a.pending_micros FROM attempts a LEFT JOIN processes p ON p.id = a.process "
+            "WHERE a.state = 'running' AND a.id IN (SELECT value FROM json_each(?))",
+            (json.dumps([number for number, _ in wanted]),),
+        )
+    }
+    held: dict[int, Held] = {}
+    for number, holder in wanted:
+        row = rows.get(number)
+        if row is None:
+            continue
+        mine = row[2] == holder.token if holder.token is not None else row[1] == holder.process and row[2] is None
+        if fenced(mine, row[3], tx.now):
+            found[number, holder] = held.setdefault(number, Held(number, *row[4:]))
     return found
 
 
@@ -109,6 +120,12 @@ def lapsed(number: int) -> LeaseLapsed:
     )
 
 
+def _written(intent: Intent) -> Conflict:
+    return Conflict(
+        "step.written", f"Step {intent.number} of attempt {intent.attempt} is written.", "Number steps from 1 on, once each."
+    )
+
+
 @setwise(11)
 def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
     """Write intents. The answer is None, or LeaseLapsed or OverBudget for that intent alone."""
@@ -118,7 +135,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
     prompts = []
     pending = []
     for intent in intents:
-        attempt = held.get(intent.attempt)
+        attempt = held.get((intent.attempt, intent.holder))
         if attempt is None:
             answers.append(lapsed(intent.attempt))
             continue
@@ -133,6 +150,10 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
                     scope=f"task:{intent.task}",
                 )
             )
+            continue
+        # Only the careful run looks: a number that repeats in a grouped run makes its INSERT fail.
+        if tx.careful and tx.row("SELECT 1 FROM steps WHERE attempt = ? AND number = ?", (intent.attempt, intent.number)):
+            answers.append(_written(intent))
             continue
         hold = None
         if intent.aid_micros:
@@ -157,7 +178,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
         answers.append(None)
     tx.insert(
         "steps",
-        "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at, state, aid_hold",
+        f"{_ROW}, state, aid_hold",
         rows,
     )
     tx.update("attempts", "prompt = v.column2, model = v.column3", "attempts.id = v.column1", prompts)
@@ -171,18 +192,20 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
     held = running(tx, [(r.attempt, r.holder) for r in results])
     worst = _intended(tx, [r for r in results if r.intent is None])
     answers: list[Any] = []
-    updates, pure, money = [], [], {}
+    updates, pure, prompts, money = [], [], [], {}
     for result in results:
-        attempt = held.get(result.attempt)
+        attempt = held.get((result.attempt, result.holder))
         if attempt is None or (result.intent is None and (result.attempt, result.number) not in worst):
             answers.append(lapsed(result.attempt))
             continue
         spent = result.spent_micros
         if result.intent is not None:
             row = _row(result.intent, tx.now)
+            if result.intent.prompt is not None:
+                prompts.append((result.attempt, result.intent.prompt, result.model))
             pure.append((*row, result.state, result.result, tx.now, result.tokens_in, result.tokens_out))
         else:
-            reserved, hold = worst[result.attempt, result.number]
+            reserved, hold = worst.pop((result.attempt, result.number))  # a result that is sent twice counts once
             spent = min(spent, reserved)
             if reserved:
                 attempt.pending -= reserved
@@ -206,10 +229,10 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
         answers.append(None)
     tx.insert(
         "steps",
-        "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at, state, result, "
-        "ended_at, tokens_in, tokens_out",
+        f"{_ROW}, state, result, ended_at, tokens_in, tokens_out",
         pure,
     )
+    tx.update("attempts", "prompt = v.column2, model = v.column3", "attempts.id = v.column1", prompts)
     tx.update(
         "steps",
         "state = v.column3, result = v.column4, spent_micros = v.column5, ended_at = v.column6, tokens_in = v.column7, "

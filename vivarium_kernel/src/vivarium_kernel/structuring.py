@@ -38,7 +38,7 @@ def structure(cls: type[T], raw: object, path: str = "") -> T:
 
 def make_converter() -> Converter:
     """A cattrs converter that converts nothing silently and names every problem."""
-    from cattrs import Converter, cols  # noqa: PLC0415 - 15 ms, which --help need not pay
+    from cattrs import Converter, cols
 
     converter = Converter(detailed_validation=True, forbid_extra_keys=True)
     for primitive, must in ((str, "text"), (bool, "true or false"), (int, "a whole number")):
@@ -57,7 +57,7 @@ def make_converter() -> Converter:
 
 def problems_of(error: BaseException, value: object = None) -> Iterator[Problem]:
     """What is wrong, from any exception that structuring raised."""
-    from cattrs import BaseValidationError  # noqa: PLC0415 - as above
+    from cattrs import BaseValidationError
 
     if isinstance(error, InputError):
         yield from error.problems
@@ -148,13 +148,13 @@ def _only(kinds: tuple[type, ...], must: str, factory: Callable[[Any, Converter]
 
 
 def _mapping(cls: Any, converter: Converter) -> Hook:
-    from cattrs.cols import mapping_structure_factory  # noqa: PLC0415 - as above
+    from cattrs.cols import mapping_structure_factory
 
     return mapping_structure_factory(cls, converter)
 
 
 def _collection(cls: Any, converter: Converter) -> Hook:
-    from cattrs import cols  # noqa: PLC0415 - as above
+    from cattrs import cols
 
     if get_origin(cls) is tuple or cls is tuple:
         return cols.homogenous_tuple_structure_factory(cls, converter)

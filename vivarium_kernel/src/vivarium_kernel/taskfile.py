@@ -31,16 +31,28 @@ class TaskFileError(InputError):
 
 def read(path: Path) -> list[NewTask]:
     """The tasks of a file, in its order; a :class:`TaskFileError` with everything that is wrong in it."""
+    if path.suffix not in (".toml", ".jsonl"):
+        message = f"must be a file that ends in .toml or .jsonl, not {quoted(path.name)}"
+        raise TaskFileError([Problem("", quoted(path.name), message, "rename the file", str(path))])
+    try:
+        text = text_of(path, "create it, or remove it from `tasks` in vivarium.toml")
+    except InputError as error:
+        raise TaskFileError(error.problems) from None
+    return read_text(text, str(path), jsonl=path.suffix == ".jsonl")
+
+
+def read_text(text: str, where: str, *, jsonl: bool) -> list[NewTask]:
+    """The tasks of a text, as TOML or JSONL; ``where`` is how problems name it."""
     problems: list[Problem] = []
     found: list[tuple[str, NewTask]] = []
     try:
-        entries = list(_entries(path, problems))
+        entries = list(_entries(text, where, jsonl, problems))
     except InputError as error:
         raise TaskFileError(error.problems) from None
-    for where, raw in entries:
-        new, wrong_here = _task(raw, where)
+    for place, raw in entries:
+        new, wrong_here = _task(raw, place)
         problems += wrong_here
-        found.append((_named(raw, where), new))
+        found.append((_named(raw, place), new))
     problems += _twice(found)
     problems += _cycles(found)
     if problems:
@@ -85,18 +97,14 @@ def keys() -> dict[str, tuple[str, Parse]]:
     }
 
 
-def _entries(path: Path, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
-    """Where each task of the file stands, and what stands there; what can't be read goes to ``problems``."""
-    if path.suffix not in (".toml", ".jsonl"):
-        message = f"must be a file that ends in .toml or .jsonl, not {quoted(path.name)}"
-        raise InputError([Problem("", quoted(path.name), message, "rename the file", str(path))])
-    text = text_of(path, "create it, or remove it from `tasks` in vivarium.toml")
-    if path.suffix == ".toml":
-        tables = toml_of(text, str(path))
-        problems += (problem.below("", str(path)) for problem in unknown(tables, ("task",), "table"))
+def _entries(text: str, path: str, jsonl: bool, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    """Where each task of the text stands, and what stands there; what can't be read goes to ``problems``."""
+    if not jsonl:
+        tables = toml_of(text, path)
+        problems += (problem.below("", path) for problem in unknown(tables, ("task",), "table"))
         tasks = tables.get("task", [])
         if not isinstance(tasks, list):
-            problems.append(Problem("task", quoted(tasks), "must be a list of tables", "write [[task]]", str(path)))
+            problems.append(Problem("task", quoted(tasks), "must be a list of tables", "write [[task]]", path))
             return
         yield from ((f"{path}, task number {index}", raw) for index, raw in enumerate(tasks, start=1))
         return

@@ -21,7 +21,7 @@ from vivarium_kernel.ledger import LARGEST_MICROS, Books
 from vivarium_kernel.records import Actor, NewTask, Task
 from vivarium_kernel.settings import Loaded, load
 from vivarium_kernel.settling import Retries
-from vivarium_kernel.store import Store, Tx
+from vivarium_kernel.store import Share, Store, Tx
 from vivarium_kernel.village_time import Times
 
 if TYPE_CHECKING:
@@ -81,15 +81,8 @@ class Village:
         self._hooks: Hooks | None = None
         self._health: Health | None = None
         extra = {} if how.connection is None else {"connection": how.connection}
-        self.store = Store(
-            self.folder,
-            self.clock,
-            threaded=how.threaded,
-            join=join,
-            grant_tx=_grant_tx,
-            grant_view=_grant_view,
-            **extra,
-        )
+        share = Share(join, _grant_tx, _grant_view)
+        self.store = Store(self.folder, self.clock, threaded=how.threaded, share=share, **extra)
         try:
             self.store.call(_found, self)
             (self.folder / "files").mkdir(exist_ok=True)
@@ -142,8 +135,8 @@ class Village:
 
     def provider(self, name: str) -> Provider:
         """A model provider by name. Raises NotFound, or Forbidden for one that an operator has to look at first."""
-        from vivarium_kernel import models  # noqa: PLC0415 - looking at a village needs no models
-        from vivarium_kernel.builtin.scripted import builtin_provider  # noqa: PLC0415
+        from vivarium_kernel import models
+        from vivarium_kernel.builtin.scripted import builtin_provider
 
         if name in self.distrusted:
             raise Forbidden(
@@ -168,17 +161,39 @@ class Village:
         return self._services.get(name)
 
     def check_modes(self, tasks: Sequence[NewTask]) -> None:
-        """Refuse tasks that nobody could execute, whatever happens; raises InputError with every problem."""
-        from vivarium_kernel import posting  # noqa: PLC0415
+        """Refuse tasks that nobody could execute, whatever happens; raises InputError with every problem.
 
-        for task in tasks:
-            posting.checked(task, task_micros=self.settings.budgets.task_usd_micros)
+        A mode that is not the kernel's own is refused when no plugin beside the built-in ones executes tasks.
+        """
+        from vivarium_kernel import posting
+
+        problems = [
+            problem.below("", f"task {posting.quoted(task.id)}" if task.id else "")
+            for task in tasks
+            for problem in posting.validate(
+                task, modes=self.modes(), task_micros=self.settings.budgets.task_usd_micros
+            )
+        ]
+        if problems:
+            raise posting.TaskError(problems)
+
+    def modes(self) -> Sequence[str] | None:
+        """The modes that are executed here; None when a plugin may have its own, which only it knows."""
+        from vivarium_kernel import posting
+
+        if self._hooks is not None:
+            others = set(self._hooks.names("execute_task")) - {"command_execution", "model_execution"}
+        else:
+            from importlib.metadata import entry_points
+
+            others = {point.name for point in entry_points(group="vivarium.plugins")} - self.disabled()
+        return None if others else posting.BUILT_IN_MODES
 
     def _load(self, how: With) -> None:
-        from vivarium_kernel.builtin import builtin_plugins  # noqa: PLC0415
-        from vivarium_kernel.calls import Hooks  # noqa: PLC0415
-        from vivarium_kernel.health import Health  # noqa: PLC0415
-        from vivarium_kernel.plugins import build  # noqa: PLC0415
+        from vivarium_kernel.builtin import builtin_plugins
+        from vivarium_kernel.calls import Hooks
+        from vivarium_kernel.health import Health
+        from vivarium_kernel.plugins import build
 
         classes = builtin_plugins()
         if how.installed:
@@ -214,13 +229,13 @@ class Village:
         path = self.folder / "plugins.json"
         off = set(json.loads(path.read_text(encoding="utf-8")).get("disabled", [])) if path.exists() else set()
         if only is not None:
-            from vivarium_kernel.plugins import discover  # noqa: PLC0415
+            from vivarium_kernel.plugins import discover
 
             off |= set(discover()[0]) - {name.strip() for name in only.split(",")}
         return off
 
     def _installed(self) -> dict[str, type[Plugin]]:
-        from vivarium_kernel.plugins import Failed, PluginError, discover, load  # noqa: PLC0415
+        from vivarium_kernel.plugins import Failed, PluginError, discover, load
 
         found, clashes = discover()
         self.failed += clashes
@@ -239,11 +254,11 @@ class Village:
     def _migrate(self, name: str, plugin: type[Plugin]) -> None:
         if plugin.migrations is None:
             return
-        from sqlite_utils import Database  # noqa: PLC0415
+        from sqlite_utils import Database
 
         with self.store.exclusive() as connection:
             plugin.migrations.apply(Database(connection))
-        self.store.plugins_with_tables.add(name)
+        self.store.share.plugins_with_tables.add(name)
 
     def _compare_physics(self, plugins: Sequence[Plugin]) -> None:
         for plugin in plugins:
@@ -265,13 +280,13 @@ def join(tx: Tx) -> None:
 
 
 def _grant_tx(tx: Tx, plugin: str) -> Any:
-    from vivarium_kernel.grants import PluginTx  # noqa: PLC0415
+    from vivarium_kernel.grants import PluginTx
 
     return PluginTx(tx, plugin)
 
 
 def _grant_view(view: Any, plugin: str) -> Any:
-    from vivarium_kernel.grants import PluginView  # noqa: PLC0415
+    from vivarium_kernel.grants import PluginView
 
     return PluginView(view, plugin)
 
@@ -329,7 +344,7 @@ def _keep_physics(tx: Tx, asked: tuple[str, str]) -> None:
 
 
 def _provider_points() -> dict[str, Any]:
-    from importlib.metadata import entry_points  # noqa: PLC0415
+    from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group="vivarium.models")}
 

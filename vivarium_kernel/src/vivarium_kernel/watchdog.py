@@ -213,7 +213,7 @@ def supervise(
 def _live(run: Callable[[], int], mark: Mark, parent: int, mask: set[int | signal.Signals]) -> NoReturn:
     status = 1
     try:
-        import ctypes  # noqa: PLC0415 - only here, and 8 ms
+        import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

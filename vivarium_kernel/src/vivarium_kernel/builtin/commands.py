@@ -32,6 +32,7 @@ class CommandPolicy(Plugin):
     """Allows only the commands on the list, with arguments that stay inside the village."""
 
     name = "command_policy"
+    guards = ("command",)
 
     def __init__(self, village: Any, config: Any) -> None:
         super().__init__(village, config)
@@ -39,8 +40,6 @@ class CommandPolicy(Plugin):
 
     @hookimpl
     async def check_safety(self, subject: Subject) -> Verdict | None:
-        if subject.kind != "command":
-            return None
         refused = check(
             subject.argv,
             cwd=Path(subject.cwd),

@@ -25,11 +25,10 @@ class TextPolicy(Plugin):
     """Refuses texts that carry a secret, try to undo the rules, or are longer than anything honest."""
 
     name = "text_policy"
+    guards = ("task", "prompt", "tool_call", "outcome", "message")
 
     @hookimpl
     async def check_safety(self, subject: Subject) -> Verdict | None:
-        if subject.kind == "command":
-            return None
         return judge(subject.text, outcome=subject.kind == "outcome")
 
 

@@ -1,0 +1,373 @@
+"""The room of the wire: workers elsewhere claim, say what they intend and what came of it, and are told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from vivarium_kernel import actions, board, cycle, people, settling, stepping, village_time
+from vivarium_kernel.api import wire_writes
+from vivarium_kernel.api.auth import caller_of
+from vivarium_kernel.api.operations import STREAM, Api, Call, Operation
+from vivarium_kernel.api.people_routes import QUIET_SECONDS, rest
+from vivarium_kernel.api.shapes import Nothing
+from vivarium_kernel.api.wire_shapes import (
+    Act,
+    Acted,
+    Claim,
+    ClaimReply,
+    ClaimRequest,
+    Ended,
+    Intent,
+    Join,
+    Joined,
+    Park,
+    Release,
+    Renewed,
+    Running,
+    Settle,
+    StepResult,
+)
+from vivarium_kernel.api.wire_writes import GivingUp, Joining, Said
+from vivarium_kernel.claiming import Claimed, token_digest
+from vivarium_kernel.cycle import Job, Ready
+from vivarium_kernel.errors import Conflict, StoreError, VivariumError
+from vivarium_kernel.links import LocalLink
+from vivarium_kernel.records import Resident, Task
+from vivarium_kernel.rounds import Seat, Won
+from vivarium_kernel.settling import Settled, Settlement
+from vivarium_kernel.stepping import Holder
+from vivarium_kernel.store import View
+
+LOOK_SECONDS = 0.2  # how soon a worker hears that an act of its is to stop
+_encode = msgspec.json.Encoder().encode
+_ATTEMPT = "/wire/attempts/{attempt}"
+
+
+def operations() -> list[Operation]:
+    """The routes of this room."""
+    return [
+        Operation("POST /wire/workers", "Join as a worker.", _join, body=Join, reply=Joined),
+        Operation("POST /wire/workers/{worker}/renew", "Renew a worker's lease.", _renew_worker, reply=Renewed),
+        Operation("POST /wire/workers/{worker}/leave", "Leave, giving back what still runs.", _leave, reply=Nothing),
+        Operation("GET /wire/workers/{worker}/stops", "Hear what is to be stopped.", _stops, gives=STREAM),
+        Operation("POST /wire/claims", "Wait for a task.", _claim, body=ClaimRequest, reply=ClaimReply),
+        Operation(f"POST {_ATTEMPT}/renew", "Renew an attempt's lease.", _renew, reply=Renewed),
+        Operation(f"POST {_ATTEMPT}/intent", "Say what is about to be done.", _intent, body=Intent, reply=Nothing),
+        Operation(f"POST {_ATTEMPT}/result", "Say what came of a step.", _result, body=StepResult, reply=Nothing),
+        Operation(f"POST {_ATTEMPT}/act", "Do an action as a step.", _act, body=Act, reply=Acted),
+        Operation(f"POST {_ATTEMPT}/park", "Park the task.", _park, body=Park, reply=Ended),
+        Operation(f"POST {_ATTEMPT}/release", "Give the task back.", _release, body=Release, reply=Ended),
+        Operation(f"POST {_ATTEMPT}/settle", "Hand in the outcome.", _settle, body=Settle, reply=Ended),
+    ]
+
+
+# Workers
+
+
+async def _join(call: Call) -> Joined:
+    settings = call.village.settings
+    asked = Joining(call.caller.actor, call.body.residents, settings.lease_seconds, settings.budgets.start_aid_micros)
+    worker, residents = await call.village.store.write(wire_writes.join, asked)
+    return Joined(worker, tuple(residents), settings.lease_seconds)
+
+
+async def _renew_worker(call: Call) -> Renewed:
+    seconds = call.village.settings.lease_seconds
+    await call.village.store.write(wire_writes.renew_worker, (call.path["worker"], call.caller.actor, seconds))
+    return Renewed(seconds)
+
+
+async def _leave(call: Call) -> Nothing:
+    asked = (call.path["worker"], call.caller.actor, call.village.hooks.end_attempt, call.village.retries())
+    await call.village.store.write(wire_writes.leave, asked)
+    call.api.runtime.rounds.kick_if_waiting()
+    return Nothing()
+
+
+async def _stops(call: Call) -> StreamingResponse:
+    with call.village.store.view() as view:
+        wire_writes.check_worker(view, call.path["worker"], call.caller.actor)
+    return StreamingResponse(_running_now(call), media_type=STREAM)
+
+
+async def _running_now(call: Call) -> AsyncIterator[bytes]:
+    """What still runs, whenever that changes, until the worker's token or lease ends or the server closes."""
+    worker, clock = call.path["worker"], call.village.clock
+    told: tuple[int, ...] | None = None
+    said = clock.monotonic()
+    while not call.api.closing.is_set():
+        try:
+            with call.village.store.view() as view:
+                wire_writes.check_worker(view, worker, caller_of(view, call.request).actor)
+                running = _running(view, worker)
+        except VivariumError:
+            return
+        if running.attempts != told:
+            told, said = running.attempts, clock.monotonic()
+            yield b"event: running\ndata: %s\n\n" % _encode(running)
+        elif clock.monotonic() - said > QUIET_SECONDS:
+            said = clock.monotonic()
+            yield b": still here\n\n"
+        await rest(call.api, LOOK_SECONDS)
+
+
+def _running(view: View, worker: int) -> Running:
+    rows = view.rows(
+        "SELECT a.id FROM attempts a JOIN residents r ON r.name = a.resident WHERE a.state = 'running' "
+        "AND a.process IS NULL AND r.process = ? ORDER BY a.id",
+        (worker,),
+    )
+    last = view.row("SELECT coalesce(max(id), 0) FROM attempts")
+    return Running(tuple(row[0] for row in rows), last[0] if last else 0)
+
+
+# Claims
+
+
+async def _claim(call: Call) -> ClaimReply:
+    asked: ClaimRequest = call.body
+    api = call.api
+    with call.village.store.view() as view:
+        wire_writes.check_worker(view, asked.worker, call.caller.actor)
+        _check_resident(view, asked)
+    until = asyncio.get_running_loop().time() + asked.wait_seconds
+    while True:
+        secret = call.village.clock.secret()
+        seat = Seat(token_digest(secret), call.village.settings.lease_seconds, _fits(call, asked))
+        won = await _won(call, asked.resident, seat, until)
+        if won is None:
+            return ClaimReply(None)
+        ready = await _prepared(api, won)
+        if ready is not None:
+            return ClaimReply(await _given(call, ready, secret))
+
+
+def _check_resident(view: View, asked: ClaimRequest) -> None:
+    row = view.row("SELECT process FROM residents WHERE name = ?", (asked.resident,))
+    if row is None or row[0] != asked.worker:
+        raise Conflict(
+            "wire.resident",
+            f"Worker {asked.worker} does not live for {asked.resident!r}.",
+            "Claim for those that joining gave you.",
+            field="resident",
+        )
+
+
+def _fits(call: Call, asked: ClaimRequest) -> Any:
+    """Which tasks this worker can do at all: nobody's task is to fail because its worker lacks a plugin."""
+    default = call.village.settings.model
+
+    def fits(task: Task, resident: Resident) -> bool:
+        if task.mode not in asked.modes or (task.files and not asked.shares_folder):
+            return False
+        model = task.model or resident.model or default
+        return task.mode != "llm" or model.partition(":")[0] in asked.providers
+
+    return fits
+
+
+async def _won(call: Call, resident: str, seat: Seat, until: float) -> Won | None:
+    """What the rounds give; None when the time is over, the worker hung up, or the server closes."""
+    claiming = asyncio.ensure_future(call.api.runtime.rounds.claim(resident, seat))
+    hung_up = asyncio.ensure_future(_hung_up(call.request))
+    closing = asyncio.ensure_future(call.api.closing.wait())
+    others = (hung_up, closing)
+    try:
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        await asyncio.wait({claiming, *others}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if claiming.done() and not hung_up.done():
+            return claiming.result()
+        return None
+    finally:
+        for each in others:
+            each.cancel()
+        if not claiming.done():
+            claiming.cancel()
+        elif hung_up.done() and not claiming.cancelled() and claiming.exception() is None:
+            await _give_back(call.api, claiming.result().claimed, "its worker hung up")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(claiming, *others, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _prepared(api: Api, won: Won) -> Ready | None:
+    """The claim made ready for its act; None when safety ended it."""
+    try:
+        ready = await api.runtime.prepare(won)
+    except BaseException as error:
+        await _give_back(api, won.claimed, f"it could not be prepared: {error!r}")
+        raise
+    if isinstance(ready, Settled):
+        api.runtime.count(ready)
+        return None
+    return ready
+
+
+async def _give_back(api: Api, claimed: Claimed, reason: str) -> None:
+    asked = Settlement(claimed.attempt, claimed.holder, "released", reason, actor="system:kernel",
+                       end_attempt=api.village.hooks.end_attempt)  # fmt: skip
+    with contextlib.suppress(VivariumError):
+        await api.village.store.write(settling.settle, asked)
+
+
+async def _given(call: Call, ready: Ready, secret: str) -> Claim:
+    claimed = ready.claimed
+    model = claimed.task.model or claimed.resident.model or call.village.settings.model
+    if ready.prompt is not None:
+        await call.village.store.write(wire_writes.note_prompt, (claimed.attempt, ready.prompt, model))
+    return Claim(
+        claimed.attempt,
+        secret,
+        call.village.settings.lease_seconds,
+        claimed.task,
+        claimed.resident,
+        claimed.cycle,
+        claimed.number,
+        model,
+        claimed.day,
+        claimed.hour,
+        ready.entitlement,
+        tuple(ready.sections),
+        tuple(ready.recorded),
+    )
+
+
+# Attempts
+
+
+def _said(call: Call) -> Said:
+    """What is said of an attempt: the number in the path is the fence, and must be the token's own."""
+    if call.path["attempt"] != call.caller.actor.attempt:
+        raise stepping.lapsed(call.path["attempt"])
+    return Said(call.path["attempt"], call.caller.digest, call.body)
+
+
+async def _renew(call: Call) -> Renewed:
+    seconds = call.village.settings.lease_seconds
+    await call.village.store.write(wire_writes.renew, (_said(call), seconds))
+    return Renewed(seconds)
+
+
+async def _intent(call: Call) -> Nothing:
+    await call.village.store.write(wire_writes.intend, _said(call))
+    return Nothing()
+
+
+async def _result(call: Call) -> Nothing:
+    await call.village.store.write(wire_writes.record, _said(call))
+    return Nothing()
+
+
+async def _act(call: Call) -> Acted:
+    said = _said(call)
+    asked: Act = call.body
+    village = call.village
+    action = actions.action_of(village, asked.action)
+    claimed = _claimed(call, said)
+    with village.store.view() as view:
+        right = village.hooks.entitle(claimed.resident, view)
+    model = claimed.task.model or claimed.resident.model or village.settings.model
+    job = Job(Ready(claimed, (), None, right), LocalLink(village), model, after=asked.number - 1)
+    done = await actions.perform(village, action, call.caller.actor, dict(asked.input), job=job)
+    return Acted(msgspec.json.decode(done.reply), job.number)
+
+
+async def _park(call: Call) -> Ended:
+    asked: Park = call.body
+    if asked.waits_for == "time" and asked.wake_at is None:
+        raise Conflict("wire.wake_at", "What waits for a time must say which.", "Send wake_at.", field="wake_at")
+    return await _gave_up(call, "parked", asked.reason, parked_for=asked.waits_for, wake_at=asked.wake_at, hold=True)
+
+
+async def _release(call: Call) -> Ended:
+    return await _gave_up(call, "released", call.body.reason, declined=call.body.declined)
+
+
+async def _gave_up(call: Call, kind: Any, reason: str, **more: Any) -> Ended:
+    said = _said(call)
+    settlement = Settlement(
+        said.attempt,
+        None,
+        kind,
+        reason,
+        actor=str(call.caller.actor),
+        end_attempt=call.village.hooks.end_attempt,
+        retries=call.village.retries(),
+        **more,
+    )
+    return _ended(call, await call.village.store.write(wire_writes.give_up, GivingUp(said, settlement)))
+
+
+async def _settle(call: Call) -> Ended:
+    said = _said(call)
+    claimed = _claimed(call, said)
+    settlement = await cycle.judge(call.village.hooks, claimed, call.body.outcome, call.api.runtime.rules)
+    return _ended(call, await call.village.store.write(settling.settle, settlement))
+
+
+def _ended(call: Call, settled: Settled) -> Ended:
+    call.api.runtime.count(settled)
+    return Ended(settled.attempt, settled.task, settled.ending, settled.task_state, settled.reason)
+
+
+def _claimed(call: Call, said: Said) -> Claimed:
+    """The claim that an attempt's token stands for, as it is on the board now; raises LeaseLapsed."""
+    with call.village.store.view() as view:
+        row = view.row(
+            "SELECT task, resident, cycle, number, reserved_micros FROM attempts WHERE id = ? AND token = ? "
+            "AND state = 'running' AND lease_until_at >= ?",
+            (said.attempt, said.digest, view.now),
+        )
+        if row is None:
+            raise stepping.lapsed(said.attempt)
+        times = village_time.read_times(view)
+        return Claimed(
+            said.attempt,
+            board.task(view, row[0]),
+            people.resident(view, row[1]),
+            row[2],
+            row[3],
+            Holder(None, said.digest),
+            row[4],
+            times.day(view.now),
+            times.hour(view.now),
+        )
+
+
+# What the server itself watches
+
+
+async def watch(api: Api) -> None:
+    """End what runs elsewhere when the village is halted, and workers whose token was revoked."""
+    hooks, store = api.village.hooks, api.village.store
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            with store.view() as view:
+                halted = village_time.read_times(view).halted
+                running = view.rows("SELECT id FROM attempts WHERE state = 'running' AND process IS NULL")
+                gone = view.rows(
+                    "SELECT p.id FROM processes p JOIN tokens t ON t.id = p.pid WHERE p.ended_at IS NULL "
+                    "AND p.kind = 'remote' AND t.revoked_at IS NOT NULL"
+                )
+            for (attempt,) in running if halted else ():
+                asked = Settlement(attempt, None, "released", "the village was halted", actor="system:halt",
+                                   end_attempt=hooks.end_attempt, retries=api.village.retries())  # fmt: skip
+                with contextlib.suppress(VivariumError):
+                    await store.write(settling.settle, asked)
+            for (worker,) in gone:
+                reason = "its worker's token was revoked"
+                await store.write(wire_writes.expel, (worker, reason, hooks.end_attempt, api.village.retries()))
+        except StoreError:
+            continue  # the runtime says so; here it is looked again

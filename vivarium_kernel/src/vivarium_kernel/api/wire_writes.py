@@ -1,0 +1,236 @@
+"""The room of the wire's transactions: what a worker elsewhere may write, each fenced by its attempt's token.
+
+A worker whose reply was lost asks again: the same intent, result or action under the same step number is done once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from attrs import frozen
+
+from vivarium_kernel import processes, settling, stepping
+from vivarium_kernel.api import wire_shapes as wire
+from vivarium_kernel.errors import Conflict, NotFound
+from vivarium_kernel.processes import Drive, Register, Self
+from vivarium_kernel.records import MICROS, Actor
+from vivarium_kernel.settling import EndAttempt, Retries, Settled, Settlement
+from vivarium_kernel.stepping import Holder
+from vivarium_kernel.store import Tx, View
+
+REMOTE = "remote"
+_encode = msgspec.json.Encoder().encode
+
+
+# Workers: a row of ``processes`` each, with the number of its token as its pid
+
+
+@frozen
+class Joining:
+    """A worker joins: for how many residents, with which token."""
+
+    actor: Actor
+    residents: int
+    lease_seconds: float
+    start_micros: int
+
+
+def join(tx: Tx, asked: Joining) -> tuple[int, list[str]]:
+    """Write the worker's lease row and give it residents."""
+    me = Self(f"{REMOTE}:{asked.actor.name}", asked.actor.token or 0, "")
+    number = processes.register(tx, Register(me, REMOTE, asked.lease_seconds))
+    return number, processes.drive(tx, Drive(number, asked.residents, asked.start_micros, asked.actor))
+
+
+def check_worker(source: Tx | View, number: int, actor: Actor) -> None:
+    """Refuse a worker's number that is not this token's, or whose lease has lapsed."""
+    row = source.row("SELECT pid, kind, lease_until_at, ended_at FROM processes WHERE id = ?", (number,))
+    if row is None or row[1] != REMOTE or row[0] != actor.token:
+        raise NotFound("wire.worker", f"There is no worker {number} of yours.", "Join with POST /wire/workers.")
+    if row[3] is not None or row[2] < source.now:
+        raise Conflict("wire.lapsed", f"The lease of worker {number} has lapsed.", "Join again.", field="worker")
+
+
+def renew_worker(tx: Tx, asked: tuple[int, Actor, float]) -> None:
+    """Renew a worker's lease."""
+    number, actor, seconds = asked
+    check_worker(tx, number, actor)
+    processes.renew(tx, (number, seconds))
+
+
+def leave(tx: Tx, asked: tuple[int, Actor, EndAttempt, Retries]) -> None:
+    """A worker goes: what it still runs is given back, its residents are free for others."""
+    number, actor, end_attempt, retries = asked
+    check_worker(tx, number, actor)
+    expel(tx, (number, "its worker left", end_attempt, retries))
+
+
+def expel(tx: Tx, asked: tuple[int, str, EndAttempt, Retries]) -> None:
+    """End a worker and everything that it runs."""
+    number, reason, end_attempt, retries = asked
+    for (attempt,) in tx.rows(
+        "SELECT a.id FROM attempts a JOIN residents r ON r.name = a.resident WHERE a.state = 'running' "
+        "AND a.process IS NULL AND r.process = ?",
+        (number,),
+    ):
+        end(tx, Settlement(attempt, None, "released", reason, actor="system:kernel", end_attempt=end_attempt,
+                           retries=retries))  # fmt: skip
+    processes.leave(tx, (number, end_attempt))
+
+
+# Attempts
+
+
+@frozen
+class Said:
+    """Something that a worker says of an attempt, with the digest of the attempt's token."""
+
+    attempt: int
+    digest: bytes
+    body: object
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(None, self.digest)
+
+
+def _fence(tx: Tx, said: Said) -> tuple[str, str]:
+    """The resident and task of an attempt that is still the worker's; raises LeaseLapsed."""
+    if not stepping.running(tx, [(said.attempt, said.holder)]):
+        raise stepping.lapsed(said.attempt)
+    row = tx.row("SELECT resident, task FROM attempts WHERE id = ?", (said.attempt,))
+    if row is None:
+        raise stepping.lapsed(said.attempt)
+    return row[0], row[1]
+
+
+def renew(tx: Tx, asked: tuple[Said, float]) -> None:
+    """Renew an attempt's lease."""
+    said, seconds = asked
+    _fence(tx, said)
+    tx.run("UPDATE attempts SET lease_until_at = ? WHERE id = ?", (tx.now + int(seconds * MICROS), said.attempt))
+
+
+def _intent_of(said: Said, body: wire.Intent, resident: str, task: str) -> stepping.Intent:
+    return stepping.Intent(
+        said.attempt,
+        body.number,
+        said.holder,
+        body.kind,
+        body.name,
+        body.effect,
+        _encode(body.arguments).decode(),
+        resident,
+        task,
+        body.worst_micros,
+        body.aid_micros,
+        body.model,
+        None,
+        body.private,
+    )
+
+
+def _written(tx: Tx, said: Said, number: int) -> tuple[str, str, str | None] | None:
+    """(name, state, result) of a step that is there already."""
+    row = tx.row("SELECT name, state, result FROM steps WHERE attempt = ? AND number = ?", (said.attempt, number))
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def _taken(said: Said, number: int, name: str) -> Conflict:
+    return Conflict(
+        "step.number",
+        f"Step {number} of attempt {said.attempt} is another one: {name}.",
+        "Number the steps of an attempt from 1 on, each once.",
+        field="number",
+    )
+
+
+def intend(tx: Tx, said: Said) -> None:
+    """Write an intent: go. Raises LeaseLapsed, or OverBudget when its worst case does not fit."""
+    body = said.body
+    if not isinstance(body, wire.Intent):
+        raise TypeError("an intent is expected")
+    resident, task = _fence(tx, said)
+    before = _written(tx, said, body.number)
+    if before is not None:
+        if before[:2] != (body.name, "intended"):
+            raise _taken(said, body.number, before[0])
+        return
+    (refused,) = stepping.intend(tx, [_intent_of(said, body, resident, task)])
+    if refused is not None:
+        raise refused
+
+
+def record(tx: Tx, said: Said) -> None:
+    """Write a result. Raises LeaseLapsed."""
+    body = said.body
+    if not isinstance(body, wire.StepResult):
+        raise TypeError("a result is expected")
+    resident, task = _fence(tx, said)
+    result = _encode(body.result).decode()
+    before = _written(tx, said, body.number)
+    if before is not None and before[1] != "intended":
+        if before[1:] != (body.state, result):
+            raise _taken(said, body.number, before[0])
+        return
+    if before is None and body.intent is None:
+        raise Conflict(
+            "step.intent",
+            f"Step {body.number} of attempt {said.attempt} was never intended.",
+            "Say its intent first, or send it along for a pure step.",
+            field="number",
+        )
+    if body.intent is not None and (before is not None or body.intent.number != body.number):
+        raise _taken(said, body.number, body.intent.name)
+    pure = None if body.intent is None else _intent_of(said, body.intent, resident, task)
+    name = body.intent.name if body.intent is not None else before[0] if before is not None else ""
+    (refused,) = stepping.record(
+        tx,
+        [
+            stepping.Result(
+                said.attempt,
+                body.number,
+                said.holder,
+                resident,
+                task,
+                body.state,
+                result,
+                body.spent_micros,
+                body.aid_micros,
+                name.partition(":")[0],
+                body.tokens_in,
+                body.tokens_out,
+                name if body.tokens_in or body.tokens_out else None,
+                pure,
+            )
+        ],
+    )
+    if refused is not None:
+        raise refused
+
+
+@frozen
+class GivingUp:
+    """A worker parks or releases its attempt."""
+
+    said: Said
+    settlement: Settlement
+
+
+def give_up(tx: Tx, asked: GivingUp) -> Settled:
+    """End an attempt without an outcome: its open steps are closed as unknown, as if its worker had died."""
+    _fence(tx, asked.said)
+    return end(tx, asked.settlement)
+
+
+def end(tx: Tx, settlement: Settlement) -> Settled:
+    """Settle one attempt; raises LeaseLapsed."""
+    (answer,) = settling.settle(tx, [settlement])
+    if isinstance(answer, Exception):
+        raise answer
+    settled: Settled = answer
+    return settled
+
+
+def note_prompt(tx: Tx, asked: tuple[int, str, str]) -> None:
+    """Keep the record of the prompt that a worker was sent: who wrote what."""
+    tx.run("UPDATE attempts SET prompt = ?2, model = ?3 WHERE id = ?1", asked)

@@ -1,0 +1,150 @@
+"""The room of commands that stay: a village that lives in a watched process of its own until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vivarium_kernel.cli.refusing import answered
+from vivarium_kernel.cli.showing import safe, several
+from vivarium_kernel.problems import InputError, Problem
+
+if TYPE_CHECKING:
+    from vivarium_kernel.records import NewTask, Task
+    from vivarium_kernel.runtime import Runtime
+    from vivarium_kernel.settings import Settings
+    from vivarium_kernel.village import Village
+    from vivarium_kernel.watchdog import Mark
+
+Say = Callable[[str], None]
+Life = Callable[["Village"], Coroutine[Any, Any, int]]
+
+
+def residents_option(command: Any) -> Any:
+    """``--residents N``: the parameter ``count``."""
+    return click.option(
+        "--residents", "-n", "count", type=click.IntRange(1, 100_000), metavar="N",
+        help="How many residents are at work here; by default those of the village.",
+    )(command)  # fmt: skip
+
+
+def settings_and_tasks(folder: Path) -> tuple[Settings, list[NewTask]]:
+    """The settings, and the tasks of the files that they name; raises with everything that is wrong in all of them.
+
+    Nothing is opened yet, so that a mistake in a file changes nothing.
+    """
+    from vivarium_kernel import taskfile
+    from vivarium_kernel.settings import load
+
+    settings = load(folder).settings
+    tasks: list[NewTask] = []
+    problems: list[Problem] = []
+    for name in settings.tasks:
+        try:
+            tasks += taskfile.read(folder / name)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise taskfile.TaskFileError(problems)
+    return settings, tasks
+
+
+def supervised(folder: Path, life: Life) -> int:
+    """Live in a child process that the watchdog may end and begin again; returns its exit status."""
+    from vivarium_kernel.watchdog import Mark, supervise
+
+    mark = Mark()
+
+    def child(restarts: int, switched_off: dict[tuple[str, str], str]) -> int:
+        return answered(lambda: _opened(folder, life, mark, switched_off))
+
+    try:
+        return supervise(child, mark)
+    finally:
+        mark.close()
+
+
+def _opened(folder: Path, life: Life, mark: Mark, switched_off: dict[tuple[str, str], str]) -> int:
+    from vivarium_kernel.village import Village, With
+
+    with Village(folder, With(threaded=True, mark=mark, switched_off=switched_off)) as village:
+        return asyncio.run(_watched(village, life, mark))
+
+
+async def _watched(village: Village, life: Life, mark: Mark) -> int:
+    from vivarium_kernel.runtime import tune_process
+    from vivarium_kernel.watchdog import Heart
+
+    tune_process()
+    heart = Heart(mark, lambda: _stuck_seconds(village, mark))
+    heart.start()
+    try:
+        return await life(village)
+    finally:
+        await heart.stop()
+
+
+def _stuck_seconds(village: Village, mark: Mark) -> float:
+    """How long a plugin has held the writer. A writer that waits for another program's lock is not stuck."""
+    since = village.store.busy_since
+    return 0.0 if since is None or mark.writer.read() is None else village.clock.monotonic() - since
+
+
+def post(village: Village, tasks: Sequence[NewTask]) -> list[Task]:
+    """Post the tasks of the files, those that are not on the board yet."""
+    from vivarium_kernel.cli.opening import operator
+
+    village.check_modes(tasks)
+    return village.post(tasks, operator()) if tasks else []
+
+
+def say_what_is_wrong(village: Village, say: Say) -> None:
+    """Plugins that are left out, and hooks that the watchdog switched off."""
+    for failed in village.failed:
+        say(f"plugin {failed.name} is left out: {safe(str(failed))}")
+    for plugin, hooks in village.health.switched_off.items():
+        for hook, cause in hooks.items():
+            say(f"plugin {plugin} is off on {hook}: {safe(cause)}")
+
+
+def sandbox_of(village: Village) -> str:
+    """What confines commands here; empty when no commands are run."""
+    runner = getattr(village.plugins.get("command_execution"), "runner", None)
+    return "" if runner is None else str(runner.active)
+
+
+def sandbox_line(village: Village) -> str:
+    """The same as a sentence for the start of a run."""
+    active, asked = sandbox_of(village), village.settings.commands.sandbox
+    if not active:
+        return "Commands are not run: the plugin command_execution is off"
+    if active != "none":
+        return f"Commands are confined by {active}"
+    if asked == "landlock":
+        return "Commands that the operator added are refused: this kernel has no Landlock to confine them (see doctor)"
+    why = "by the settings" if asked == "none" else "because this kernel has no Landlock"
+    return f"Commands run without a sandbox, {why}; the rules for their arguments and limits stand"
+
+
+def end_on_signals(runtime: Runtime, say: Say) -> None:
+    """The first SIGINT or SIGTERM lets running tasks finish, the second ends everything at once."""
+    loop = asyncio.get_running_loop()
+    told = 0
+
+    def on_signal() -> None:
+        nonlocal told
+        told += 1
+        if told == 1:
+            running = several(len(runtime.running), "running task")
+            say(f"Finishing {running}; press Ctrl-C again to stop at once (nothing is lost)")
+        elif told == 2:
+            say("Stopping now; what was running is put back on the board")
+        runtime.drain()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)

@@ -1,0 +1,177 @@
+"""The room of the command line's door: which village is meant, who acts, and opening it to look or to act."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vivarium_kernel.errors import Forbidden, Invalid, StoreError, Unauthorized
+from vivarium_kernel.records import Actor
+
+if TYPE_CHECKING:
+    from vivarium_kernel.transaction import View
+    from vivarium_kernel.village import Village
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE_NAME = "vivarium.toml"
+
+
+def village_option(command: Command) -> Command:
+    """``--village DIR``: the parameter ``village``."""
+    return click.option(
+        "--village", "-v", type=click.Path(path_type=Path), metavar="DIR", envvar="VIVARIUM_VILLAGE",
+        help="The village's folder; by default the one that holds this folder.",
+    )(command)  # fmt: skip
+
+
+def village_argument(command: Command) -> Command:
+    """``VILLAGE`` as an argument: the parameter ``village``."""
+    return click.argument(
+        "village", type=click.Path(path_type=Path), required=False, envvar="VIVARIUM_VILLAGE", metavar="[VILLAGE]"
+    )(command)
+
+
+def as_option(command: Command) -> Command:
+    """``--as TOKEN``: the parameter ``token``."""
+    return click.option(
+        "--as", "token", metavar="TOKEN",
+        help="Act with this token's role instead of as operator.",
+    )(command)  # fmt: skip
+
+
+def json_option(command: Command) -> Command:
+    """``--json``: the parameter ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def folder_of(given: Path | None) -> Path:
+    """The village's folder: the one that was named, else this one or the nearest above it that is a village."""
+    if given is not None:
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    raise Invalid(
+        "village.none",
+        f"There is no village here: neither {here} nor a folder above it has a {FILE_NAME}.",
+        "Name one with --village DIR, or make one: vivarium init DIR.",
+        field="village",
+    )
+
+
+def operator() -> Actor:
+    """Whoever may write in the folder is its operator, recorded under the name that the system knows."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return Actor("operator", f"cli:{name}")
+
+
+@contextlib.contextmanager
+def acting(
+    village: Path | None, token: str | None, route: str, *, plugins: bool = False
+) -> Iterator[tuple[Village, Actor]]:
+    """The open village and who acts in it. A token may do here what it may do over HTTP by ``route``.
+
+    ``plugins`` loads them: for what may end an attempt, in whose ending they have their part.
+    """
+    from vivarium_kernel.village import Village, With
+
+    with Village(folder_of(village), With(load_plugins=plugins)) as opened:
+        actor = operator()
+        if token is not None:
+            with opened.store.view() as view:
+                actor = bearer(view, token)
+            allow(actor, route)
+        yield opened, actor
+
+
+def bearer(view: View, token: str) -> Actor:
+    """Who a token belongs to; raises Unauthorized."""
+    from vivarium_kernel import people
+
+    actor = people.actor_of(view, token, ("bearer",))
+    if actor is None:
+        raise Unauthorized(
+            "token.invalid", "This token is not valid: it is unknown, revoked or too old.",
+            "See `vivarium token list`; `vivarium token create` makes one.", field="--as",
+        )  # fmt: skip
+    return actor
+
+
+def allow(actor: Actor, route: str) -> None:
+    """Refuse an actor whose role may not do this, or whose token is for something else; raises Forbidden.
+
+    What has no route is for operators.
+    """
+    from vivarium_kernel.api.roles import ROLES, scope_of
+
+    roles, scope = ROLES.get(route, ("operator",)), scope_of(route)
+    kind = "attempt" if actor.attempt is not None else actor.role
+    if kind not in roles:
+        raise Forbidden(
+            "role", f"The token of {actor} is of the kind {kind!r} and may not do this; it takes {' or '.join(roles)}.",
+            "Use another token, or none where you own the village's folder.", field="--as",
+        )  # fmt: skip
+    if actor.scope is not None and scope not in actor.scope:
+        raise Forbidden(
+            "scope", f"The token of {actor} is for {', '.join(actor.scope) or 'nothing'} alone, and this is {scope}.",
+            f"Use one with the scope {scope}, or without any.", field="--as",
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def looking(folder: Path) -> Iterator[View]:
+    """A read-only snapshot of the village: takes no lock, so that it also shows a village whose writer is stuck."""
+    from vivarium_kernel import schema
+    from vivarium_kernel.clock import SystemClock
+    from vivarium_kernel.transaction import Guard, View
+    from vivarium_kernel.writer import told
+
+    path = folder / "vivarium.db"
+    _make_ready(folder, path, schema.VERSION)
+    connection = None
+    try:
+        connection = _read_only(path)
+        connection.execute("BEGIN")
+        yield View(connection, Guard(), SystemClock(), lambda view, name: view)
+    except sqlite3.DatabaseError as error:
+        raise told(error, path) from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _make_ready(folder: Path, path: Path, version: int) -> None:
+    """Found the village at the first look at it, and bring an older database up to date. A newer one is refused."""
+    from vivarium_kernel.writer import told
+
+    known = 0
+    if path.exists():
+        try:
+            with contextlib.closing(_read_only(path)) as connection:
+                known = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise told(error, path) from error
+    if known > version:
+        raise StoreError(
+            "store.newer", f"{path} was written by a newer Vivarium (schema {known}; this one knows {version}).",
+            "Upgrade: pip install --upgrade vivarium-kernel.",
+        )  # fmt: skip
+    if known < version:
+        from vivarium_kernel.village import Village, With
+
+        Village(folder, With(load_plugins=False)).close()
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0, isolation_level=None)

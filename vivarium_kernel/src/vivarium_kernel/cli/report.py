@@ -1,0 +1,146 @@
+"""The room of a run's end: the table of what ended, the list of what is left, the sums, and the exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from attrs import asdict
+
+from vivarium_kernel import board
+from vivarium_kernel.amounts import money_text
+from vivarium_kernel.cli import reading
+from vivarium_kernel.cli.reading import Done
+from vivarium_kernel.cli.showing import lasting, money, print_json, safe, several, shortened, table
+from vivarium_kernel.cli.waiting import Known, count_left, left, only_people_awaited
+from vivarium_kernel.records import ENDED_STATES
+
+if TYPE_CHECKING:
+    from vivarium_kernel.cli.run import Begun
+    from vivarium_kernel.store import View
+    from vivarium_kernel.village import Village
+
+ALL, SOME = 200, 50  # tasks that the table shows whole; past that, this many of each sort
+COLUMNS = ("*task", "status", "resident", ">attempts", ">exit code", ">seconds", ">reward")
+
+
+class Report:
+    """What a run came to, from one snapshot after its end."""
+
+    def __init__(self, village: Village, view: View, known: Known, seconds: float) -> None:
+        self._village = village
+        self._view = view
+        self._known = known
+        self._seconds = seconds
+        self._counts = board.counts(view)
+        self._totals = reading.totals(view)
+        self._left = count_left(view)
+
+    @property
+    def status(self) -> int:
+        """0: all ended as expected. 3: only people are awaited. 1: anything else."""
+        if self._totals.unexpected:
+            return 1
+        if not self._left:
+            return 0
+        return 3 if only_people_awaited(self._view) else 1
+
+    def as_text(self) -> int:
+        """Print it for people; returns the exit status."""
+        if self._totals.ended:
+            click.echo()
+            self._print_ended()
+        if self._left:
+            self._print_left()
+        click.echo()
+        self._print_sums()
+        return self.status
+
+    def _print_ended(self) -> None:
+        if self._totals.ended <= ALL:
+            table(COLUMNS, map(_row, reading.ended(self._view)))
+            return
+        strange = reading.unexpected(self._view, SOME)
+        if strange:
+            click.echo(f"{_some(len(strange), self._totals.unexpected)} that did not end as expected:")
+            table(COLUMNS, map(_row, strange))
+            click.echo()
+        click.echo(f"The last {SOME} of {self._totals.ended:,} that ended; `vivarium task list` has them all:")
+        table(COLUMNS, map(_row, reading.last_ended(self._view, SOME)))
+
+    def _print_left(self) -> None:
+        shown = left(self._view, self._known, SOME)
+        each = "it" if self._left == 1 else "each"
+        click.echo(f"\n{_some(len(shown), self._left)} left, and what {each} waits for:")
+        table(
+            ("!task", "state", "*waits for", "next step"),
+            ((wait.task, wait.state, shortened(wait.what, 120), wait.next_step) for wait in shown),
+        )
+
+    def _print_sums(self) -> None:
+        counts, sums = self._counts, self._totals
+        parts = [f"{counts[state]:,} {state}" for state in ENDED_STATES if counts[state]]
+        parts += [f"{self._left:,} left"] if self._left else []
+        said = f"{several(sum(counts.values()), 'task')}: {', '.join(parts) or 'none'}"
+        if sums.ended:
+            strange = several(sums.unexpected, "task")
+            said += f"; {strange} not as expected" if sums.unexpected else "; each ended as it was expected to"
+        click.echo(said)
+        rewards = f"{money(sums.reward_micros, 'aid')} paid in rewards"
+        spent = f", {money(sums.spent_micros, 'usd')} spent" if sums.spent_micros else ""
+        click.echo(f"{lasting(sums.seconds)} of work in all, {lasting(self._seconds)} this time; {rewards}{spent}")
+        folder = self._village.folder
+        where = "" if Path.cwd().is_relative_to(folder) else f" -v {_near(folder)}"
+        click.echo(f"Outputs: vivarium task show ID{where}; what tasks wrote: {safe(str(_near(folder / 'files')))}")
+
+    def as_json(self, begun: Begun) -> int:
+        """Print it for programs; returns the exit status."""
+        stopped = [
+            {"task": one.task.id, "answer": one.verdict.answer, "rule": one.verdict.rule, "reason": one.verdict.reason}
+            for one in begun.stopped
+        ]
+        print_json(
+            {
+                "village": self._village.settings.name,
+                "folder": str(self._village.folder),
+                "exit_status": self.status,
+                "stopped": self._known.stopped,
+                "done_before": begun.done_before,
+                "safety": {"passed": begun.passed, "stopped": stopped},
+                "sandbox": begun.sandbox,
+                "tasks": [_plain(done) for done in reading.ended(self._view)],
+                "left": [asdict(wait) for wait in left(self._view, self._known)],
+                "counts": self._counts,
+                "totals": asdict(self._totals) | {"run_seconds": round(self._seconds, 3)},
+                "files": str(self._village.folder / "files"),
+            }
+        )
+        return self.status
+
+
+def _row(done: Done) -> tuple[Any, ...]:
+    return (
+        done.task, _status(done), done.resident, done.attempts or "", done.exit_code,
+        f"{done.seconds:.2f}" if done.attempts else "", money_text(done.reward_micros) if done.reward_micros else "",
+    )  # fmt: skip
+
+
+def _status(done: Done) -> str:
+    if not done.as_expected:
+        return f"{done.state}, not {done.expect}"
+    return done.state if done.state == "done" else f"{done.state}, as expected"
+
+
+def _plain(done: Done) -> dict[str, Any]:
+    return asdict(done) | {"as_expected": done.as_expected}
+
+
+def _some(shown: int, total: int) -> str:
+    return several(total, "task") if shown == total else f"The first {shown} of {several(total, 'task')}"
+
+
+def _near(path: Path) -> Path:
+    """A path as it is shortest to type from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,142 @@
+"""The room of ``vivarium run``: a village lives until its board is empty, and what came of it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from attrs import frozen
+
+from vivarium_kernel.cli.living import (
+    Say,
+    end_on_signals,
+    post,
+    residents_option,
+    sandbox_line,
+    sandbox_of,
+    say_what_is_wrong,
+    settings_and_tasks,
+    supervised,
+)
+from vivarium_kernel.cli.opening import folder_of, json_option, village_argument
+from vivarium_kernel.cli.showing import safe, several, shortened
+
+if TYPE_CHECKING:
+    from vivarium_kernel.records import NewTask
+    from vivarium_kernel.runtime import Checked
+    from vivarium_kernel.village import Village
+
+
+@click.command()
+@village_argument
+@residents_option
+@json_option
+def run(village: Path | None, count: int | None, as_json: bool) -> int:
+    """Let residents work until the board is empty.
+
+    Posts the tasks of the village's files, checks every open task against safety, goes on where an earlier run was
+    stopped, shows what happens, and ends with a table of every task and a list of what is left.
+
+    Ctrl-C finishes what is running; a second one stops at once. Neither loses anything.
+
+    \b
+    Exit status:
+      0  every task ended as it was expected to
+      1  one did not, or something is left that waits for more than people
+      2  refused: a setting, a file or the database is wrong; nothing was changed
+      3  all that is left waits for a person's decision
+    """
+    folder = folder_of(village)
+    _, tasks = settings_and_tasks(folder)
+    return supervised(folder, partial(until_done, tasks=tasks, count=count, as_json=as_json))
+
+
+@frozen
+class Begun:
+    """How a run found its village."""
+
+    tasks: int
+    done_before: int
+    passed: int
+    stopped: Sequence[Checked]
+    sandbox: str
+
+
+async def until_done(village: Village, *, tasks: Sequence[NewTask], count: int | None, as_json: bool) -> int:
+    """One run: begin, work, tell. Returns the exit status."""
+    from vivarium_kernel.cli import reading, report
+    from vivarium_kernel.cli.progress import progress_for, watch
+    from vivarium_kernel.cli.refusing import log_to
+    from vivarium_kernel.cli.waiting import Known
+    from vivarium_kernel.runtime import Runtime
+
+    began = village.clock.monotonic()
+    progress, drawn = progress_for(village.settings.name, as_json=as_json)
+    log_to(progress.say)
+    stopped = False
+    try:
+        begun = await begin(village, tasks, progress.say)
+        with village.store.view() as view:
+            seen = reading.last_event(view)
+        async with Runtime(village, count, kind="run", until_done=True) as runtime:
+            end_on_signals(runtime, progress.say)
+            watching = asyncio.create_task(watch(village, progress, seen, drawn))
+            try:
+                await runtime.run()
+            finally:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+            stopped = runtime.draining
+            known = Known(village.plugins, dict(runtime.rounds.refusals), stopped)
+    finally:
+        progress.close()
+    seconds = village.clock.monotonic() - began
+    with village.store.view() as view:
+        found = report.Report(village, view, known, seconds)
+        return found.as_json(begun) if as_json else found.as_text()
+
+
+async def begin(village: Village, tasks: Sequence[NewTask], say: Say) -> Begun:
+    """Post, check and say what this run begins with."""
+    from vivarium_kernel import board
+    from vivarium_kernel.runtime import check_board
+
+    post(village, tasks)
+    say_what_is_wrong(village, say)
+    with village.store.view() as view:
+        counts = board.counts(view)
+    total, done = sum(counts.values()), counts["done"]
+    say(f"Village {safe(village.settings.name)}: {several(total, 'task')} in {safe(str(village.folder))}")
+    over = {state: counts[state] for state in ("failed", "blocked", "cancelled") if counts[state]}
+    if done or over:
+        others = "".join(f", {number} {state}" for state, number in over.items())
+        say(f"Going on where it was: {done:,} of {total:,} done before{others}")
+    if total == 0:
+        say("The board is empty: post a task with `vivarium task add`, or name task files in vivarium.toml")
+    passed, stopped = await check_board(village)
+    if passed or stopped:
+        say(f"Safety: {passed:,} of {passed + len(stopped):,} pass")
+    for checked in stopped[:50]:
+        say(f"  {safe(checked.task.id)}: {_stopped(checked)}")
+    if len(stopped) > 50:
+        say(f"  and {len(stopped) - 50:,} more; see `vivarium task list --state blocked`")
+    say(sandbox_line(village))
+    times = village.times()
+    for stands, name, end in ((times.halted, "halted", "unhalt"), (times.paused, "paused", "resume")):
+        if stands:
+            say(f"The village is {name}: nothing runs until `vivarium {end}`")
+    return Begun(total, done, passed, stopped, sandbox_of(village))
+
+
+def _stopped(checked: Checked) -> str:
+    verdict = checked.verdict
+    becomes = "blocked" if verdict.answer == "deny" else "waits for a person's approval"
+    if verdict.rule == "safety.failed":
+        becomes = "held back, because a check could not judge"
+    return f"{becomes} by {verdict.rule}: {shortened(verdict.reason, 200)}"

@@ -1,0 +1,224 @@
+"""The room of ``vivarium up``, ``serve`` and ``work``: a village that stays open until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vivarium_kernel.cli.living import (
+    Say,
+    end_on_signals,
+    post,
+    residents_option,
+    sandbox_line,
+    say_what_is_wrong,
+    settings_and_tasks,
+    supervised,
+)
+from vivarium_kernel.cli.opening import folder_of, operator, village_argument
+from vivarium_kernel.errors import Conflict, Invalid
+
+if TYPE_CHECKING:
+    from vivarium_kernel.records import NewTask
+    from vivarium_kernel.runtime import Runtime
+    from vivarium_kernel.village import Village
+
+
+def _address(command: Any) -> Any:
+    command = click.option(
+        "--port", type=click.IntRange(0, 65_535), metavar="N",
+        help="The port; by default 8420. 0 takes a free one.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--host", metavar="ADDRESS",
+        help="The address; by default 127.0.0.1, which is this machine alone.",
+    )(command)  # fmt: skip
+
+
+@click.command()
+@village_argument
+@_address
+@residents_option
+def up(village: Path | None, host: str | None, port: int | None, count: int | None) -> int:
+    """Open the API and let residents work, until stopped.
+
+    Prints the address and a login link that works once. Ctrl-C finishes what is running; a second one stops at once.
+    """
+    folder = folder_of(village)
+    settings, tasks = settings_and_tasks(folder)
+    host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
+    refuse_taken(host, port)
+    return supervised(folder, partial(_up, tasks=tasks, host=host, port=port, count=count))
+
+
+@click.command()
+@village_argument
+@_address
+def serve(village: Path | None, host: str | None, port: int | None) -> int:
+    """Open the API alone, until stopped.
+
+    Its residents work elsewhere: in `vivarium work`, here or on other machines.
+    """
+    folder = folder_of(village)
+    settings, _ = settings_and_tasks(folder)
+    host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
+    refuse_taken(host, port)
+    return supervised(folder, partial(_serve, host=host, port=port))
+
+
+@click.command()
+@village_argument
+@residents_option
+@click.option("--url", metavar="URL", help="Work for the village at this address, over HTTP.")
+@click.option(
+    "--token", metavar="TOKEN", envvar="VIVARIUM_TOKEN", help="The worker's token, for --url (VIVARIUM_TOKEN)."
+)
+def work(village: Path | None, count: int | None, url: str | None, token: str | None) -> int:
+    """Let more residents work on a village, here or over HTTP.
+
+    In a further process on the same folder; or with --url on another machine, where VILLAGE is a folder in which the
+    commands of its tasks run.
+    """
+    folder = folder_of(village)
+    if url is None:
+        _, tasks = settings_and_tasks(folder)
+        return supervised(folder, partial(_work, tasks=tasks, count=count))
+    if token is None:
+        raise Invalid(
+            "work.token", f"Working for {url} takes a token.",
+            "Make one there: vivarium token create NAME --role worker; then --token or VIVARIUM_TOKEN.", field="token",
+        )  # fmt: skip
+    from vivarium_kernel import remote
+
+    return asyncio.run(_until_ended(remote.work(url, token, count or 1, folder)))
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raise Conflict for an address that can't be had, naming it and what to do, before anything is opened."""
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise Conflict(
+                    "api.port", f"Port {port} of {host} is taken by another program.",
+                    "Choose another with --port (0 takes a free one), or stop what listens there: "
+                    f"ss -ltnp 'sport = :{port}'.",
+                    field="port",
+                ) from error  # fmt: skip
+            raise Invalid(
+                "api.host", f"{host}:{port} can't be listened on: {error.strerror or error}.",
+                "Choose another --host or --port.", field="host",
+            ) from error  # fmt: skip
+
+
+async def _up(village: Village, *, tasks: Sequence[NewTask], host: str, port: int, count: int | None) -> int:
+    from vivarium_kernel.api import server
+
+    say = _begin(village, tasks)
+    async with _living(village, count, "up", say) as runtime:
+        ready = partial(_open, village, say)
+        serving = asyncio.create_task(server.serve(village, host=host, port=port, runtime=runtime, ready=ready))
+        await _first(serving, runtime.run())
+    return 0
+
+
+async def _serve(village: Village, *, host: str, port: int) -> int:
+    from vivarium_kernel.api import server
+
+    say = _begin(village, ())
+    serving = server.serve(village, host=host, port=port, runtime=None, ready=partial(_open, village, say))
+    return await _until_ended(serving)
+
+
+async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None) -> int:
+    say = _begin(village, tasks)
+    async with _living(village, count, "work", say) as runtime:
+        say(f"{', '.join(runtime.residents[:10])} at work; Ctrl-C ends it")
+        await runtime.run()
+    return 0
+
+
+def _begin(village: Village, tasks: Sequence[NewTask]) -> Say:
+    from vivarium_kernel.cli.refusing import log_to
+
+    say: Say = click.echo
+    log_to(lambda line: click.echo(line, err=True))
+    post(village, tasks)
+    say_what_is_wrong(village, say)
+    say(f"Village {village.settings.name} in {village.folder}")
+    say(sandbox_line(village))
+    return say
+
+
+@contextlib.asynccontextmanager
+async def _living(village: Village, count: int | None, kind: str, say: Say) -> Any:
+    """Residents at work, their endings told as lines."""
+    from vivarium_kernel.cli import reading
+    from vivarium_kernel.cli.progress import Lines, watch
+    from vivarium_kernel.runtime import Runtime
+
+    with village.store.view() as view:
+        seen = reading.last_event(view)
+    runtime: Runtime
+    async with Runtime(village, count, kind=kind) as runtime:
+        end_on_signals(runtime, say)
+        watching = asyncio.create_task(watch(village, Lines(), seen, False))
+        try:
+            yield runtime
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+
+def _open(village: Village, say: Say, host: str, port: int) -> None:
+    """The API listens: say where, and make the link that lets its operator in."""
+    from vivarium_kernel import people
+    from vivarium_kernel.cli.tokens import LOGIN_SECONDS, login_link
+
+    secret = village.clock.secret()
+    actor = operator()
+    name = actor.name.partition(":")[2]
+    village.store.call(
+        people.make_token, people.NewToken("operator", name, secret, actor, "login", seconds=LOGIN_SECONDS)
+    )
+    link = login_link(host, port, secret)
+    say(f"Open at {link.partition('/login')[0]}")
+    say(f"Log in, once, within 10 minutes: {link}")
+
+
+async def _first(serving: asyncio.Task[None], living: Awaitable[None]) -> None:
+    """Both, until one of them ends; then the other is ended, too. Raises what went wrong in either."""
+    life = asyncio.ensure_future(living)
+    await asyncio.wait({serving, life}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (serving, life):
+        task.cancel()
+    ended = await asyncio.gather(serving, life, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+            raise error
+
+
+async def _until_ended(doing: Awaitable[Any]) -> int:
+    """Do it until a SIGINT or SIGTERM; the first asks it to end."""
+    task = asyncio.ensure_future(doing)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return 0

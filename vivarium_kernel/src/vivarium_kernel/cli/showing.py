@@ -1,0 +1,151 @@
+"""The room of output: times, amounts, durations and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vivarium_kernel.amounts import money_text
+from vivarium_kernel.records import MICROS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNITS = {"aid": "aiDollar", "usd": "USD"}
+WIDE = 10_000  # no terminal: nothing is cut
+COLOURS = {
+    "done": "green", "active": "green", "claimed": "cyan", "review": "yellow", "parked": "yellow", "paused": "yellow",
+    "failed": "red", "blocked": "magenta", "cancelled": "bright_black", "quarantined": "red", "banned": "red",
+    "retired": "bright_black",
+}  # fmt: skip
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def print_json_list(items: Iterable[Any]) -> None:
+    """One JSON list on stdout, an item a line, written as it is read."""
+    click.echo("[", nl=False)
+    between = "\n"
+    for item in items:
+        click.echo(f"{between}  {json.dumps(item, ensure_ascii=False, default=_plain)}", nl=False)
+        between = ",\n"
+    click.echo("]" if between == "\n" else "\n]")
+
+
+def _plain(value: Any) -> Any:
+    import attrs
+
+    if attrs.has(type(value)):
+        return attrs.asdict(value)
+    return str(value)
+
+
+def safe(text: str, *, lines: bool = False) -> str:
+    """Text from outside for a terminal: control characters are shown, never obeyed."""
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
+def when(at: int | None, now: int) -> str:
+    """A moment in local time, as short as it can be told: the day is left out today, the year this year."""
+    if at is None:
+        return ""
+    moment, today = datetime.fromtimestamp(at / MICROS), datetime.fromtimestamp(now / MICROS)
+    if moment.date() == today.date():
+        return f"{moment:%H:%M:%S}"
+    return f"{moment:%d %b %H:%M}" if moment.year == today.year else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def lasting(seconds: float | None) -> str:
+    """A duration: ``0.01 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``4 d 3 h``."""
+    if seconds is None:
+        return ""
+    if seconds < 0:
+        return f"-{lasting(-seconds)}"
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.0f} s"
+    for size, unit, part_size, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            whole, rest = divmod(int(seconds), size)
+            return f"{whole} {unit} {rest // part_size} {part}" if rest // part_size else f"{whole} {unit}"
+    return ""
+
+
+def ago(at: int | None, now: int) -> str:
+    """How long ago a moment was."""
+    return "" if at is None else f"{lasting(max(0, now - at) / MICROS)} ago"
+
+
+def money(micros: int, currency: str) -> str:
+    """An amount with its currency."""
+    return f"{money_text(micros)} {UNITS.get(currency, currency)}"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where tables and progress go: as wide as the terminal; without one nothing is cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False, markup=False, emoji=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table. A column's name that begins with ``>`` is of figures, one that begins with ``!`` is never cut or folded,
+    one that begins with ``*`` gives way when the terminal is narrow. A cell that is a state has its colour."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        mark, title = (name[0], name[1:]) if name[0] in ">!*" else ("", name)
+        drawn.add_column(
+            title, justify="right" if mark == ">" else "left", no_wrap=mark != "!",
+            overflow="fold" if mark == "!" else "ellipsis", ratio=None, min_width=8 if mark == "*" else None,
+        )  # fmt: skip
+    for row in rows:
+        cells = [safe("" if cell is None else str(cell)) for cell in row]
+        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in cells))
+    if not drawn.row_count:
+        return
+    with out.capture() as captured:
+        out.print(drawn)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def fields(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Lines of a name and a value; those without a value are left out."""
+    shown = [(name, str(value)) for name, value in pairs if value not in (None, "", (), [])]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        first, *rest = safe(value, lines=True).split("\n")
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {first}")
+        for line in rest:
+            click.echo(f"{' ' * width}  {line}")
+
+
+def state_text(state: str) -> str:
+    """A state in its colour."""
+    colour = COLOURS.get(state)
+    return click.style(state, fg=colour) if colour else state
+
+
+def several(count: int, one: str, many: str | None = None) -> str:
+    """``1 task``, ``12 tasks``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shortened(text: str, width: int) -> str:
+    """The first line of a text, cut with a mark where it is longer."""
+    line = safe(" ".join(text.split()))
+    return line if len(line) <= width else f"{line[: width - 1]}…"

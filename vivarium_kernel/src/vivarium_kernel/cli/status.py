@@ -1,0 +1,124 @@
+"""The room of ``vivarium status``: how a village is, at one glance and in a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
+
+if TYPE_CHECKING:
+    from vivarium_kernel.store import View
+
+
+@click.command()
+@village_option
+@json_option
+def status(village: Path | None, as_json: bool) -> None:
+    """Show how the village is."""
+    from vivarium_kernel.cli.showing import print_json
+
+    folder = folder_of(village)
+    with looking(folder) as view:
+        found = status_of(view, folder)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def status_of(view: View, folder: Path) -> dict[str, Any]:
+    """The figures of a status: amounts in millionths, times in microseconds of Unix time."""
+    from vivarium_kernel import board, village_time
+    from vivarium_kernel.cli import reading
+
+    times = village_time.read_times(view)
+    hour = times.hour(view.now)
+    held = reading.claimed(view, 20)
+    residents: dict[str, int] = dict(view.rows("SELECT state, count(*) FROM residents GROUP BY state"))
+    processes = view.rows(
+        "SELECT id, kind, pid, machine, host, started_at, lease_until_at FROM processes "
+        "WHERE ended_at IS NULL AND lease_until_at >= ? ORDER BY id",
+        (view.now,),
+    )
+    names = ("id", "kind", "pid", "machine", "host", "started_at", "lease_until_at")
+    missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
+    spent = view.row("SELECT cap, reserved, spent FROM budgets WHERE scope = 'village' AND currency = 'usd'")
+    return {
+        "folder": str(folder),
+        "state": "halted" if times.halted else "paused" if times.paused else "living" if processes else "at rest",
+        "halt_reason": times.halt_reason,
+        "pace_seconds": times.pace_seconds,
+        "day": hour // village_time.HOURS_A_DAY,
+        "hour": hour % village_time.HOURS_A_DAY,
+        "tasks": board.counts(view),
+        "residents": residents,
+        "at_work": len(held) if len(held) < 20 else _running(view),
+        "claimed": [
+            {"task": one.task, "resident": one.resident, "started_at": one.started_at, "number": one.number}
+            for one in held
+        ],
+        "processes": [dict(zip(names, row, strict=True)) | {"host": bool(row[4])} for row in processes],
+        "missed": missed,
+        "village_usd": None if spent is None else dict(zip(("cap", "reserved", "spent"), spent, strict=True)),
+        "events": reading.last_event(view),
+        "last_event_at": times.last_event_at or None,
+        "now": view.now,
+    }
+
+
+def _running(view: View) -> int:
+    row = view.row("SELECT count(*) FROM attempts WHERE state = 'running'")
+    return int(row[0]) if row else 0
+
+
+_WORDS = {
+    "halted": "halted: nothing runs until `vivarium unhalt`",
+    "paused": "paused: what runs is finished, nothing new begins until `vivarium resume`",
+    "living": "living",
+    "at rest": "at rest: no process lets it live now; `vivarium run` or `vivarium up` does",
+}
+
+
+def _print(found: dict[str, Any]) -> None:
+    from vivarium_kernel.cli.showing import ago, fields, lasting, money, several
+
+    now = found["now"]
+    counts = found["tasks"]
+    tasks = ", ".join(f"{number:,} {state}" for state, number in counts.items() if number) or "none yet"
+    states = ", ".join(f"{number:,} {state}" for state, number in found["residents"].items()) or "none yet"
+    awaited = [f"{counts['review']:,} in review"] if counts["review"] else []
+    budget = found["village_usd"]
+    fields(
+        [
+            ("village", found["folder"]),
+            ("state", _WORDS[found["state"]] + (f" ({found['halt_reason']})" if found["halt_reason"] else "")),
+            ("time", f"day {found['day']}, hour {found['hour']}; pace {found['pace_seconds']:g} s"),
+            ("residents", f"{states}; {found['at_work']:,} at work"),
+            ("tasks", tasks),
+            ("for you", "; ".join(awaited) + " (vivarium task list --state review)" if awaited else ""),
+            (
+                "processes",
+                "\n".join(
+                    f"{one['kind']} (pid {one['pid']}{', host' if one['host'] else ''}) since "
+                    f"{ago(one['started_at'], now).removesuffix(' ago')}"
+                    for one in found["processes"]
+                ),
+            ),
+            (
+                "working on",
+                "\n".join(
+                    f"{one['resident']}: {one['task']}, for {lasting((now - one['started_at']) / 1_000_000)}"
+                    for one in found["claimed"][:10]
+                ),
+            ),
+            (
+                "missed",
+                f"{several(found['missed'], 'part')} of plugins (vivarium missed list)" if found["missed"] else "",
+            ),
+            ("spent", f"{money(budget['spent'], 'usd')} of {money(budget['cap'], 'usd')}" if budget else ""),
+            ("events", f"{found['events']:,}; the last {ago(found['last_event_at'], now) or 'never'}"),
+        ]
+    )

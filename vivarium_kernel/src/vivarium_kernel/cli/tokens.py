@@ -1,0 +1,137 @@
+"""The room of ``vivarium token``: credentials for people, workers and programs that are not at this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from vivarium_kernel.cli.lazy import Entry, LazyGroup
+from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
+from vivarium_kernel.cli.showing import lasting, print_json, print_json_list, table, when
+from vivarium_kernel.records import MICROS, Actor, Role
+
+if TYPE_CHECKING:
+    from vivarium_kernel.store import Tx
+
+LOGIN_SECONDS = 600.0
+
+token = LazyGroup(
+    "token",
+    help="Make, list and revoke credentials.",
+    no_args_is_help=True,
+    sections={
+        "Commands": {
+            "create": Entry("tokens:create", "Make a token, or a one-time login link."),
+            "list": Entry("tokens:list_", "List the tokens; their secrets are shown only once, when made."),
+            "revoke": Entry("tokens:revoke", "Make tokens worthless at once."),
+        }
+    },
+)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--role", type=click.Choice(get_args(Role)), help="What it may do; by default human, a login operator.")
+@click.option("--scope", multiple=True, metavar="NAME", help="Narrow it to this; may be given several times.")
+@click.option("--note", default="", help="What it is for.")
+@click.option("--days", type=click.FloatRange(0, min_open=True), metavar="N", help="After how many days it ends.")
+@click.option("--login", is_flag=True, help="A link that opens the village in a browser, once, within ten minutes.")
+@village_option
+@as_option
+@json_option
+def create(
+    name: str | None, role: Role | None, scope: tuple[str, ...], note: str, days: float | None, login: bool,
+    village: Path | None, token: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Make a token, or a one-time login link.
+
+    NAME is whom it speaks for: a resident's name with --role resident. The secret is shown once.
+    """
+    from vivarium_kernel import people
+
+    with acting(village, token, "POST /tokens") as (opened, actor):
+        role = role or ("operator" if login else "human")
+        if role == "resident" and name is None:
+            raise click.UsageError("A resident's token needs the resident's NAME.")
+        secret = opened.clock.secret()
+        seconds = LOGIN_SECONDS if login else None if days is None else days * 86_400
+        asked = people.NewToken(
+            role, name or actor.name.partition(":")[2] or actor.name, secret, actor, "login" if login else "bearer",
+            scope or None, note, seconds,
+        )  # fmt: skip
+        number = opened.store.call(people.make_token, asked)
+        link = login_link(opened.settings.api.host, opened.settings.api.port, secret) if login else None
+    if as_json:
+        print_json({"number": number, "role": role, "name": asked.name, "secret": secret, "link": link})
+    elif link is not None:
+        click.echo(f"{link}\nGood once, for {lasting(seconds)}, while `vivarium up` or `serve` is open at that address")
+    else:
+        click.echo(secret)
+        click.echo(f"Token {number}, {role} {asked.name}. Keep it: it is not shown again.", err=True)
+
+
+def login_link(host: str, port: int, secret: str) -> str:
+    """Where a browser turns a login's secret into a session."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
+    shown = everywhere.get(host, host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{port}/login?token={secret}"
+
+
+@click.command("list")
+@click.option("--all", "everything", is_flag=True, help="Those that are worthless, too.")
+@village_option
+@json_option
+def list_(everything: bool, village: Path | None, as_json: bool) -> None:
+    """List the tokens; their secrets are shown only once, when made."""
+    from vivarium_kernel import people
+
+    with looking(folder_of(village)) as view:
+        now = view.now
+        found = [
+            one
+            for one in people.tokens(view)
+            if everything or (one["revoked_at"] is None and (one["expires_at"] is None or one["expires_at"] > now))
+        ]
+    if as_json:
+        print_json_list(found)
+        return
+    if not found:
+        click.echo("There are no tokens.")
+    table(
+        (">number", "role", "name", "kind", "made", "ends", "*note"),
+        (
+            (
+                one["id"], one["role"], one["name"], one["kind"], when(one["created_at"], now),
+                "revoked" if one["revoked_at"] else _ends(one["expires_at"], now), one["note"],
+            )
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+def _ends(at: int | None, now: int) -> str:
+    if at is None:
+        return "never"
+    return f"in {lasting((at - now) / MICROS)}" if at > now else "has ended"
+
+
+@click.command()
+@click.argument("numbers", nargs=-1, required=True, type=int, metavar="NUMBER...")
+@village_option
+@as_option
+def revoke(numbers: tuple[int, ...], village: Path | None, token: str | None) -> None:
+    """Make tokens worthless at once."""
+    with acting(village, token, "POST /tokens/{token}/revoke") as (opened, actor):
+        asked = [(number, actor) for number in dict.fromkeys(numbers)]
+        opened.store.call(_revoke, asked)
+    click.echo(f"Revoked {', '.join(str(number) for number, _ in asked)}")
+
+
+def _revoke(tx: Tx, asked: list[tuple[int, Actor]]) -> None:
+    from vivarium_kernel import people
+
+    for item in asked:
+        people.revoke_token(tx, item)

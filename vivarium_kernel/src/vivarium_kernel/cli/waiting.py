@@ -1,0 +1,141 @@
+"""The room of what is left: for each task that has not ended, what it waits for, and what would move it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+from attrs import frozen
+
+from vivarium_kernel import board, village_time
+from vivarium_kernel.cli.showing import lasting, when
+from vivarium_kernel.records import MICROS, Task
+from vivarium_kernel.store import View
+
+Kind = Literal["person", "time", "quota", "pause", "resident", "plugin", "task", "process", "village", "nobody"]
+
+
+@frozen
+class Wait:
+    """What one task waits for. ``next_step`` is what a person can do about it."""
+
+    task: str
+    state: str
+    kind: Kind
+    what: str
+    next_step: str = ""
+
+
+@frozen
+class Known:
+    """What the process that ran knows besides the board: which plugins are on, and why residents took no task."""
+
+    plugins: Collection[str] | None = None
+    refusals: Mapping[str, str] = {}
+    stopped: bool = False
+
+
+def left(view: View, known: Known | None = None, limit: int = -1) -> list[Wait]:
+    """Every task that has not ended, in the order of posting, and what it waits for."""
+    rows = view.rows(
+        f"SELECT {board.TASK_COLUMNS} FROM tasks WHERE state IN ('waiting', 'open', 'claimed', 'parked', 'review') "
+        "ORDER BY seq LIMIT ?",
+        (limit,),
+    )
+    return [wait_of(view, board.task_of(row), known) for row in rows]
+
+
+def count_left(view: View) -> int:
+    """How many tasks have not ended."""
+    counts = board.counts(view)
+    return sum(counts[state] for state in ("waiting", "open", "claimed", "parked", "review"))
+
+
+def only_people_awaited(view: View) -> bool:
+    """Whether nothing moves until a person decides: what waits for other tasks then waits for a person, too."""
+    row = view.row(
+        "SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'open') OR EXISTS (SELECT 1 FROM tasks WHERE "
+        "state = 'claimed' OR (state = 'parked' AND parked_for NOT IN ('approval', 'answer')))"
+    )
+    return row is not None and not row[0]
+
+
+def wait_of(view: View, task: Task, known: Known | None = None) -> Wait:
+    """What one task waits for that has not ended."""
+    known = known or Known()
+    match task.state:
+        case "waiting":
+            return _for_tasks(view, task)
+        case "review":
+            return Wait(
+                task.id, task.state, "person", f"a person's decision: {task.reason or 'its outcome is to be reviewed'}",
+                f"vivarium task approve {task.id}, or reject or requeue it",
+            )  # fmt: skip
+        case "parked":
+            return _parked(task, view.now)
+        case "claimed":
+            row = view.row("SELECT resident FROM attempts WHERE task = ? AND state = 'running'", (task.id,))
+            return Wait(task.id, task.state, "process", f"{row[0] if row else 'somebody'}, who is at it")
+    return _open(view, task, known)
+
+
+def _for_tasks(view: View, task: Task) -> Wait:
+    rows = view.rows(
+        "SELECT t.id, t.state FROM dependencies d JOIN tasks t ON t.id = d.needs "
+        "WHERE d.task = ? AND t.state <> 'done' ORDER BY t.seq LIMIT 4",
+        (task.id,),
+    )
+    named = [f"{name} ({state})" for name, state in rows[:3]]
+    return Wait(task.id, task.state, "task", ", ".join(named) + (" and others" if len(rows) > 3 else ""))
+
+
+def _parked(task: Task, now: int) -> Wait:
+    reason = f": {task.reason}" if task.reason else ""
+    until = f"until {when(task.wake_at, now)} (in {lasting((task.wake_at - now) / MICROS)})" if task.wake_at else ""
+    match task.parked_for:
+        case "approval" | "answer" as what:
+            kind: Kind = "person"
+            text, step = f"a person's {what}{reason}", f"vivarium task approve {task.id}, or reject it"
+        case "quota":
+            kind, text, step = "quota", f"a quota {until}{reason}", ""
+        case "pause":
+            kind, text, step = (
+                "pause",
+                f"the end of a pause{reason}",
+                "vivarium resume, or vivarium resident resume NAME",
+            )
+        case "backoff":
+            kind, text, step = "time", f"its next try {until}{reason}", ""
+        case _:
+            kind, text, step = "time", f"its time {until}", ""
+    return Wait(task.id, task.state, kind, text, step)
+
+
+def _open(view: View, task: Task, known: Known) -> Wait:
+    """Why an open task was not taken: the village, a plugin, its resident, everybody's refusal, or no time for it."""
+    times = village_time.read_times(view)
+    for stands, name, end in ((times.halted, "halted", "unhalt"), (times.paused, "paused", "resume")):
+        if stands:
+            return Wait(task.id, task.state, "village", f"the village is {name}", f"vivarium {end}")
+    off = [name for name in task.plugins if known.plugins is not None and name not in known.plugins]
+    if off:
+        return Wait(task.id, task.state, "plugin", f"the plugin {', '.join(off)}, which is off or not installed")
+    if task.id in known.refusals:
+        return Wait(task.id, task.state, "nobody", f"somebody who may take it ({known.refusals[task.id]})")
+    if task.wanted is not None:
+        return _for_resident(view, task, task.wanted)
+    active = [row[0] for row in view.rows("SELECT name FROM residents WHERE state = 'active'")]
+    if active and set(active) <= set(task.declined):
+        return Wait(task.id, task.state, "resident", "a resident who has not declined it", "vivarium resident add NAME")
+    what = "a resident: the run was stopped before its turn" if known.stopped else "a resident"
+    return Wait(task.id, task.state, "resident", what, "vivarium run")
+
+
+def _for_resident(view: View, task: Task, name: str) -> Wait:
+    row = view.row("SELECT state, reason FROM residents WHERE name = ?", (name,))
+    state, reason = row or ("gone", "")
+    if state == "active":
+        return Wait(task.id, task.state, "resident", f"{name}, who is not at work now", "vivarium run")
+    why = f" ({reason})" if reason else ""
+    step = f"vivarium resident resume {name}" if state in ("paused", "quarantined") else "vivarium task cancel"
+    return Wait(task.id, task.state, "resident", f"{name}, who is {state}{why}", step)

@@ -1,0 +1,279 @@
+"""The room of the open transaction and the read snapshot: what functions on the store are handed."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vivarium_kernel import schema
+from vivarium_kernel.clock import Clock
+
+if TYPE_CHECKING:
+    from vivarium_kernel.audit import Log
+    from vivarium_kernel.ledger import Books
+    from vivarium_kernel.village_time import Times
+
+Row = tuple[Any, ...]
+Setwise = Callable[["Tx", list[Any]], Sequence[Any]]
+
+_CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)  # rows a statement: few texts, so that the statement cache holds them all
+
+
+class Participant(Protocol):
+    """A buffer of a transaction's changes that is written in one go (the ledger's, the audit log's)."""
+
+    def mark(self) -> Any: ...
+
+    def rollback(self, mark: Any, written: bool) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Restart(Exception):
+    """A part that has already written must be undone: the transaction runs again, carefully."""
+
+
+class Share:
+    """What a store gives every transaction: its books and log, what plugins are handed, and who has tables."""
+
+    def __init__(
+        self,
+        join: Callable[[Tx], None] = lambda tx: None,
+        grant_tx: Callable[[Tx, str], Any] = lambda tx, name: tx,
+        grant_view: Callable[[View, str], Any] = lambda view, name: view,
+    ) -> None:
+        self.join = join
+        self.grant_tx = grant_tx
+        self.grant_view = grant_view
+        self.plugins_with_tables: set[str] = set()
+
+
+class Trial:
+    """How a part went."""
+
+    error: Exception | None = None
+
+
+class Guard:
+    """Who speaks to a connection now. SQLite asks it whenever a statement is compiled."""
+
+    def __init__(self) -> None:
+        self.plugin: str | None = None
+
+    def __call__(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
+        plugin = self.plugin
+        if plugin is None:
+            return sqlite3.SQLITE_OK
+        own = first is not None and first.startswith(f"{plugin}_")
+        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_READ:
+            kernels = first in KERNEL_TABLES and first not in schema.PRIVATE_TABLES
+            if own or (kernels and (first, second) not in schema.PRIVATE_COLUMNS):
+                return sqlite3.SQLITE_OK
+            return sqlite3.SQLITE_DENY
+        if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE) and own:
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+
+KERNEL_TABLES = frozenset({*schema.table_names(), "json_each"})
+
+
+class View:
+    """One read snapshot. Use it at once and let it go: a snapshot that is kept stops the log from being folded in."""
+
+    def __init__(self, connection: sqlite3.Connection, guard: Guard, clock: Clock, grant: Callable[..., Any]) -> None:
+        self.connection = connection
+        self._guard = guard
+        self._grant = grant
+        self._granted: dict[str, Any] = {}
+        self.now = clock.now()
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self.connection.execute(sql, params).fetchall()
+
+    def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
+        found: Row | None = self.connection.execute(sql, params).fetchone()
+        return found
+
+    def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a plugin's query: under its name, so that no statement compiled for another serves it."""
+        return _guarded(self.connection, self._guard, plugin, sql, params)
+
+    def plugin(self, name: str) -> Any:
+        """What the plugin is handed of this snapshot."""
+        found = self._granted.get(name)
+        if found is None:
+            found = self._granted[name] = self._grant(self, name)
+        return found
+
+
+class Tx:
+    """The open write transaction. ``now`` never goes back behind the last event.
+
+    ``Share.join`` gives it its books (ledger), log (audit) and times (the village's clock and switches).
+    """
+
+    books: Books
+    log: Log
+    times: Times
+    day: int
+    hour: int
+
+    def __init__(
+        self, connection: sqlite3.Connection, guard: Guard, clock: Clock, share: Share, careful: bool
+    ) -> None:
+        self.connection = connection
+        self._guard = guard
+        self._grant = share.grant_tx
+        self._tabled = share.plugins_with_tables
+        self.careful = careful
+        self.clock = clock
+        self.now = clock.now()
+        self._writes = 0
+        self.participants: tuple[Participant, ...] = ()
+        share.join(self)
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self.connection.execute(sql, params).fetchall()
+
+    def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
+        found: Row | None = self.connection.execute(sql, params).fetchone()
+        return found
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Execute one statement; returns the number of rows it changed."""
+        self._writes += 1
+        return self.connection.execute(sql, params).rowcount
+
+    def insert(self, table: str, columns: str, rows: list[Row]) -> None:
+        """Insert many rows in few statements."""
+        if not rows:
+            return
+        self._writes += 1
+        one = f"({','.join('?' * len(rows[0]))})"
+        for statement, part in _chunks(f"INSERT INTO {table} ({columns}) VALUES ", one, "", rows):
+            self.connection.execute(statement, part)
+
+    def update(self, table: str, sets: str, where: str, rows: list[Row]) -> int:
+        """Update many rows in few statements: ``sets`` and ``where`` name a row's values v.column1, v.column2 …"""
+        if not rows:
+            return 0
+        self._writes += 1
+        one = f"({','.join('?' * len(rows[0]))})"
+        head, tail = f"UPDATE {table} SET {sets} FROM (VALUES ", f") AS v WHERE {where}"
+        return sum(
+            self.connection.execute(statement, part).rowcount for statement, part in _chunks(head, one, tail, rows)
+        )
+
+    def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a plugin's statement, after everything that came before it has been written."""
+        self.flush()
+        self._writes += 1
+        return _guarded(self.connection, self._guard, plugin, sql, params)
+
+    def flush(self) -> None:
+        """Write what the participants hold."""
+        for participant in self.participants:
+            participant.flush()
+
+    def plugin(self, name: str) -> Any:
+        """What the plugin is handed of this transaction."""
+        return self._grant(self, name)
+
+    @contextlib.contextmanager
+    def part(self, plugin: str) -> Iterator[Any]:
+        """A plugin's part of the transaction: left out whole if the body raises.
+
+        A plugin that only moves money and emits events changes what the participants hold: undoing that costs no
+        statement. Undoing anything that was written makes the transaction run again, carefully.
+        """
+        with self.savepoint() if self.careful or plugin in self._tabled else self._undoable():
+            yield self.plugin(plugin)
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[Trial]:
+        """A part that may fail without failing the rest: its error is kept and what it did is undone."""
+        trial = Trial()
+        try:
+            with self.savepoint() if self.careful else self._undoable():
+                yield trial
+        except (Restart, sqlite3.OperationalError):
+            raise
+        except Exception as error:
+            trial.error = error
+
+    @contextlib.contextmanager
+    def _undoable(self) -> Iterator[None]:
+        writes = self._writes
+        marks = [p.mark() for p in self.participants]
+        try:
+            yield
+        except BaseException as error:
+            self._still_open(error)
+            if self._writes != writes:
+                raise Restart from None
+            for participant, mark in zip(self.participants, marks, strict=True):
+                participant.rollback(mark, False)
+            raise
+        self._still_open(None)
+
+    def _still_open(self, error: BaseException | None) -> None:
+        """A full disk makes SQLite end the whole transaction: what a part ran then is no part of anything.
+
+        Each further statement would be a transaction of its own, so the part's error, or its silence, is not enough.
+        """
+        if not self.connection.in_transaction:
+            why = str(error) if isinstance(error, sqlite3.Error) else "the database ended the transaction"
+            raise sqlite3.OperationalError(why) from error
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo everything of the body if it raises."""
+        self.flush()
+        marks = [p.mark() for p in self.participants]
+        self.connection.execute("SAVEPOINT part")
+        try:
+            yield
+            self._still_open(None)
+            self.flush()
+        except BaseException as error:
+            self._still_open(error)
+            self.connection.execute("ROLLBACK TO part")
+            self.connection.execute("RELEASE part")
+            for participant, mark in zip(self.participants, marks, strict=True):
+                participant.rollback(mark, True)
+            raise
+        self.connection.execute("RELEASE part")
+
+
+def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[str, list[Any]]]:
+    at = 0
+    for size in _CHUNKS:
+        while len(rows) - at >= size:
+            text = f"{head}{','.join([one] * size)}{tail}"
+            yield text, list(chain.from_iterable(rows[at : at + size]))
+            at += size
+
+
+def _guarded(connection: sqlite3.Connection, guard: Guard, plugin: str, sql: str, params: Sequence[Any]) -> list[Row]:
+    guard.plugin = plugin
+    try:
+        # The comment keeps a statement that was compiled for the kernel from being used again for a plugin.
+        return connection.execute(f"/* {plugin} */ {sql}", params).fetchall()
+    finally:
+        guard.plugin = None
+
+
+def setwise(rank: int) -> Callable[[Setwise], Setwise]:
+    """Mark a function as setwise. In one commit a lower ``rank`` runs first: records, then endings, then claims."""
+
+    def marked(fn: Setwise) -> Setwise:
+        fn.rank = rank  # type: ignore[attr-defined]
+        return fn
+
+    return marked

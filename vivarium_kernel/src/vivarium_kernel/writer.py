@@ -1,0 +1,368 @@
+"""The room of the writer: requests that wait share one synced commit.
+
+A request is a function of a transaction, mostly *setwise*: requests for the same function that wait at the same time run
+as one call, so that one statement serves many. A result that is an exception is raised for its caller alone. A function
+that raises has the whole transaction rolled back and every request in it run again alone, in a savepoint of its own; so
+a request may run twice and must touch nothing but its ``tx``.
+
+Statements run where the event loop runs, for two threads that fight for the interpreter are slower than one; the commit
+with its sync, and waiting for another process's turn, are done by a thread of their own while the loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import queue
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from vivarium_kernel.clock import Clock
+from vivarium_kernel.errors import StoreCorrupt, StoreError, StoreFull
+from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
+
+SINGLE_RANK = 50
+
+
+class Request:
+    """A function that waits to be run in a transaction, and who waits for its answer."""
+
+    __slots__ = ("answer", "fn", "item", "result")
+
+    def __init__(self, fn: Callable[..., Any], item: Any, answer: Any) -> None:
+        self.fn, self.item, self.answer = fn, item, answer
+        self.result: Any = None
+
+
+class Writer:
+    """The one that writes to a village's database in this process; other processes take turns by ``lock_fd``.
+
+    ``threaded`` commits in a thread; without it everything happens where the request is made.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, lock_fd: int, path: Path, clock: Clock, share: Share, *, threaded: bool
+    ) -> None:
+        self.guard = Guard()
+        self.commits = 0
+        self.busy_since: float | None = None  # while hooks and statements run, for the watchdog
+        self._connection = connection
+        self._lock_fd = lock_fd
+        self._path = path
+        self._clock = clock
+        self._share = share
+        self._turn = threading.Lock()  # held from a transaction's begin until it is committed
+        self._outbox: list[Request] = []
+        self._scheduled = False
+        self._closed = False
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._jobs = queue.SimpleQueue()
+            self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="vivarium-commit", daemon=True)
+            self._thread.start()
+        connection.set_authorizer(self.guard)
+
+    # Requests
+
+    def write(self, fn: Callable[[Tx, Any], Any], item: Any, *, now: bool = False) -> Awaitable[Any]:
+        """Queue a request on the running event loop; its answer comes after its commit has been synced.
+
+        With ``now`` it does not wait for others that may join: its commit is synced while they still work.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._outbox.append(Request(fn, item, answer))
+        if not self._scheduled:
+            self._scheduled = True
+            if now and self._jobs is not None:
+                self._begin(loop)
+            else:
+                loop.call_soon(self._begin, loop)
+        return answer
+
+    def call(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
+        """The same for code that has no event loop: does it now, and returns the result."""
+        request = Request(fn, item, Future())
+        with self._turn:
+            self._run_now([request])
+        if isinstance(request.result, BaseException):
+            raise request.result
+        return request.result
+
+    # A commit that the event loop asked for: begin → (wait for the turn) → work → commit → answer
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        requests, self._outbox = self._outbox, []
+        if self._jobs is None:
+            with self._turn:
+                self._run_now(requests)
+            self._answer(loop, requests)
+        elif self._turn.acquire(blocking=False):
+            if _try_lock(self._lock_fd):
+                self._work(loop, requests)
+            else:
+                self._jobs.put(lambda: self._wait_for_turn(loop, requests, have_turn=True))
+        else:
+            self._jobs.put(lambda: self._wait_for_turn(loop, requests, have_turn=False))
+
+    def _wait_for_turn(self, loop: asyncio.AbstractEventLoop, requests: list[Request], *, have_turn: bool) -> None:
+        """In the thread: another process or thread writes now."""
+        if not have_turn:
+            self._turn.acquire()
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            loop.call_soon_threadsafe(self._work, loop, requests)
+        except RuntimeError:  # the loop was closed: nobody waits for these any more
+            self._leave()
+
+    def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
+        """On the loop, with the turn: everything but the commit."""
+        try:
+            tx = self._prepare(requests)
+        except _AsOne:
+            self._run_each(requests)
+            tx = None
+        except BaseException as error:
+            _fail(requests, error)
+            tx = None
+        if tx is None or self._jobs is None:
+            self._leave()
+            self._answer(loop, requests)
+        else:
+            self._jobs.put(lambda: self._finish(loop, requests))
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
+        """In the thread: commit, sync, and let others have their turn."""
+        try:
+            self._commit()
+        except sqlite3.Error:
+            # The whole transaction is lost: each of its requests gets one of its own.
+            self._run_each(requests)
+        except BaseException as error:  # this thread must live, or nobody is ever answered again
+            _fail(requests, error)
+        finally:
+            self._leave()
+        with contextlib.suppress(RuntimeError):  # a closed loop: what was asked is done, nobody waits
+            loop.call_soon_threadsafe(self._answer, loop, requests)
+
+    def _answer(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
+        """On the loop: hand out results. Whoever asks again because of them joins the next commit."""
+        for request in requests:
+            if request.answer.done():
+                continue
+            if isinstance(request.result, BaseException):
+                request.answer.set_exception(request.result)
+            else:
+                request.answer.set_result(request.result)
+        if self._outbox:
+            loop.call_soon(self._begin, loop)
+        else:
+            self._scheduled = False
+
+    # Transactions
+
+    def _run_now(self, requests: list[Request]) -> None:
+        """From begin to commit in this thread, which has the turn of this process."""
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            self._prepare(requests)
+            self._commit()
+        except (_AsOne, sqlite3.Error):
+            self._run_each(requests)
+        except BaseException as error:
+            _fail(requests, error)
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _prepare(self, requests: list[Request]) -> Tx:
+        """Begin, run all requests grouped, and write everything; leaves the transaction open. Raises _AsOne."""
+        if self._closed:
+            raise StoreError("store.closed", "The village is closed.")
+        self.busy_since = self._clock.monotonic()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            tx = Tx(self._connection, self.guard, self._clock, self._share, False)
+            _run_grouped(tx, requests)
+            tx.flush()
+            return tx
+        except Exception as error:
+            self._roll_back()
+            raise _AsOne from error
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self.busy_since = None
+
+    def _run_each(self, requests: list[Request]) -> None:
+        """Run requests again, each in a savepoint; if the transaction itself is lost, each in its own transaction."""
+        try:
+            self._carefully(requests)
+        except sqlite3.Error as error:
+            if len(requests) == 1:
+                _fail(requests, told(error, self._path))
+                return
+            for request in requests:
+                try:
+                    self._carefully([request])
+                except sqlite3.Error as its_error:
+                    request.result = told(its_error, self._path)
+                except Exception as its_error:
+                    request.result = its_error
+        except BaseException as error:
+            _fail(requests, error)
+
+    def _carefully(self, requests: list[Request]) -> None:
+        self.busy_since = self._clock.monotonic()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            tx = Tx(self._connection, self.guard, self._clock, self._share, True)
+            for request in sorted(requests, key=lambda request: rank(request.fn)):
+                _run_alone(tx, request)
+            tx.flush()
+            self._commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self.busy_since = None
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self.commits += 1
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _leave(self) -> None:
+        fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+        self._turn.release()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """The write connection for migrations: nobody else writes meanwhile."""
+        with self._turn:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            self._connection.set_authorizer(None)
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise told(error, self._path) from error
+            finally:
+                self._connection.set_authorizer(self.guard)
+                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def close(self) -> bool:
+        """Finish the commit that is under way and refuse all others. False when it was closed before."""
+        with self._turn:
+            if self._closed:
+                return False
+            self._closed = True
+        if self._jobs is not None and self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+        return True
+
+    def end(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA optimize")
+        self._connection.close()
+
+
+class _AsOne(Exception):
+    """The grouped run failed: run the requests one by one."""
+
+
+def rank(fn: Any) -> int:
+    """A request's place in its commit."""
+    return int(getattr(fn, "rank", SINGLE_RANK))
+
+
+def _serve(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _fail(requests: list[Request], error: BaseException) -> None:
+    for request in requests:
+        request.result = error
+
+
+def _run_grouped(tx: Tx, requests: list[Request]) -> None:
+    groups: dict[Any, list[Request]] = {}
+    for place, request in enumerate(requests):
+        # Functions that are not setwise stand alone, in the order in which they came.
+        groups.setdefault(request.fn if hasattr(request.fn, "rank") else place, []).append(request)
+    for group in sorted(groups.values(), key=lambda group: rank(group[0].fn)):
+        if hasattr(group[0].fn, "rank"):
+            _run_group(tx, group[0].fn, group)
+        else:
+            _run_alone(tx, group[0])
+
+
+def _run_group(tx: Tx, fn: Setwise, group: list[Request]) -> None:
+    results = fn(tx, [request.item for request in group])
+    for request, result in zip(group, results, strict=True):
+        request.result = result
+
+
+def _run_alone(tx: Tx, request: Request) -> None:
+    try:
+        with tx.savepoint():
+            if hasattr(request.fn, "rank"):
+                (request.result,) = request.fn(tx, [request.item])
+            else:
+                request.result = request.fn(tx, request.item)
+            if isinstance(request.result, BaseException):
+                raise request.result
+    except (sqlite3.OperationalError, Restart):
+        raise
+    except Exception as error:
+        # A key that was used before breaks a grouped run's INSERT: only the careful run looks keys up.
+        if not tx.connection.in_transaction or (isinstance(error, sqlite3.Error) and not tx.careful):
+            raise
+        request.result = error
+
+
+def told(error: sqlite3.Error, path: Path) -> Exception:
+    """SQLite's error in the words of the person who runs the village."""
+    text = str(error)
+    if "full" in text:
+        return StoreFull("store.full", f"The disk that holds {path} is full.", "Free some space and try again.")
+    if "malformed" in text or "not a database" in text or "disk I/O" in text:
+        return StoreCorrupt(
+            "store.corrupt",
+            f"{path} is damaged: {text}.",
+            "Run `vivarium doctor`; restore the newest backup (`vivarium backup` makes them).",
+        )
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(
+            "store.readonly", f"{path} can't be written: {text}.", "Mend the permissions of the village's folder."
+        )
+    if "locked" in text or "busy" in text:
+        return StoreError(
+            "store.locked",
+            f"{path} is locked by another program for more than 10 s.",
+            "Close the program that holds it (a database browser with an open transaction?) and try again.",
+        )
+    return error
