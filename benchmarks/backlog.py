@@ -9,8 +9,9 @@ import time
 from typing import Any
 
 import common
-from vivarium_kernel import board
 from vivarium_kernel.runtime import Runtime, tune_process
+
+from vivarium_kernel import board
 
 RESIDENTS = 128
 

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivarium_kernel import NewTask, Plugin, Reject, Section, hookimpl
 from vivarium_kernel.runtime import Runtime, tune_process
 from vivarium_kernel.village import Village, With
+
+from vivarium_kernel import NewTask, Plugin, Reject, Section, hookimpl
 
 
 class Signpost(Plugin):

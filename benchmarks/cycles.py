@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import common
-from vivarium_kernel import board
 from vivarium_kernel.runtime import Runtime, tune_process
 from vivarium_kernel.village import Village
+
+from vivarium_kernel import board
 
 
 def cycles_per_second(residents: int, tasks: int) -> float:

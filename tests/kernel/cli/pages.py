@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 import pytest
-
 from vivarium_kernel.cli import root
 
 from .running import Done, Here, vivarium
@@ -31,8 +30,9 @@ HEAD = f"""# The command line
 What `--help` says of every command. This page is written by `{COMMAND}` from the commands; a test fails
 when it is not what they say.
 
-Every command that lists something has `--json`: one document on standard output, amounts in integer millionths, times in
-integer microseconds of Unix time, ids whole. Errors go to standard error: what is wrong, the rule's name, the next step.
+Every command that lists something has `--json`: one document on standard output, amounts in integer millionths, times
+in integer microseconds of Unix time, ids whole. Errors go to standard error: what is wrong, the rule's name, the next
+step.
 
 | exit status | means |
 |---|---|

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-
 from vivarium_kernel.cli import main
 
 TIMEOUT = 60.0

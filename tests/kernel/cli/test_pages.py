@@ -1,4 +1,4 @@
-"""Promises about the command line's pages: what is written is what the commands say, and they come when they are used."""
+"""Promises about the command line's pages: what is written is what the commands say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from vivarium_kernel.cli import root
 from vivarium_kernel.cli.lazy import LazyGroup
 
@@ -56,7 +55,7 @@ def test_a_group_says_of_each_command_what_its_own_page_begins_with() -> None:
                 assert entry.line == (child.help or "").strip().splitlines()[0], f"{path} {name}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["task", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["task", "--help"], ["log", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from vivarium_kernel.cli import main; main(sys.argv[1:]);"
@@ -91,5 +90,5 @@ def test_every_list_has_json() -> None:
 def test_an_unknown_command_suggests_the_one_that_was_meant(here: Here) -> None:
     done = here("staus")
     assert done.status == 2
-    assert "Did you mean 'status'?" in done.err
+    assert "Did you mean" in done.err and "'status'" in done.err
     assert root().name == "vivarium"

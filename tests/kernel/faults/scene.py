@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivarium_kernel import audit, board, ledger, people
 from vivarium_kernel.cycle import Job
 from vivarium_kernel.models import Price, Reply, Request, count_tokens
 from vivarium_kernel.plugins import Plugin, hookimpl
@@ -20,6 +19,8 @@ from vivarium_kernel.records import NewTask, Outcome, Task, Usage
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village, With
+
+from vivarium_kernel import audit, board, ledger, people
 
 from . import quick
 
@@ -155,7 +156,9 @@ def faults_of(view: View) -> list[str]:
     broken = audit.verify(view)[2]
     if broken is not None:
         found.append(f"audit: event {broken.id}: {broken.why}")
-    found += [f"attempt {row[0]} is left running" for row in view.rows("SELECT id FROM attempts WHERE state = 'running'")]
+    found += [
+        f"attempt {row[0]} is left running" for row in view.rows("SELECT id FROM attempts WHERE state = 'running'")
+    ]
     found += [
         f"attempt {row[0]} at {row[1]} waits for a decision but its task is {row[2]}"
         for row in view.rows(

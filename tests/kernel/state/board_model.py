@@ -227,7 +227,6 @@ class Board:
     def settle(
         self, number: int, holder: Any, kind: str, *, fault: str | None = None, declined: bool = False,
         to_review: bool = False, hold: bool = False, parked_for: str | None = None, wake_at: int | None = None,
-        unknown: bool = False,
     ) -> str:  # fmt: skip
         """Answers the task's new state, or the rule that refuses. ``holder`` None is the kernel's own word."""
         attempt = self.attempts.get(number)
@@ -235,11 +234,10 @@ class Board:
             return "attempt.lapsed"
         task = self.tasks[attempt.task]
         if attempt.state == "running":
-            if holder is None or attempt.pending or unknown:
-                for step in attempt.open_steps.values():
-                    step[2] = "unknown"
-                    attempt.spent += step[1]
-                    to_review |= step[0] == "once" and kind in ("lapsed", "released", "failed")
+            for step in attempt.open_steps.values():
+                step[2] = "unknown"
+                attempt.spent += step[1]
+                to_review |= step[0] == "once" and kind in ("lapsed", "released", "failed")
             if attempt.reserved:
                 for scope in self.scopes(task.id, attempt.resident, attempt.day):
                     self.budgets[scope][1] -= attempt.reserved
@@ -292,7 +290,9 @@ class Board:
     # Time and processes
 
     def wake(self) -> int:
-        due = [t for t in self.tasks.values() if t.state == "parked" and t.wake_at is not None and t.wake_at <= self.now]
+        due = [
+            t for t in self.tasks.values() if t.state == "parked" and t.wake_at is not None and t.wake_at <= self.now
+        ]
         for task in due:
             task.state, task.parked_for, task.wake_at = "open", None, None
         return len(due)
@@ -361,6 +361,18 @@ class Board:
             task.failures = task.faults = 0
             task.declined, task.continues, task.held_for = (), None, task.wanted
             task.retry_until_at = max(task.retry_until_at, self.now + task.retry_until_at - task.posted_at)
+        return None
+
+    def decline(self, name: str, resident: str) -> str | None:
+        task, attempt = self.tasks[name], self.running(resident)
+        if attempt is not None and attempt.task == name:
+            self.settle(attempt.id, None, "released", declined=True)
+        elif task.state in ("open", "waiting", "parked"):
+            task.declined += () if resident in task.declined else (resident,)
+            if task.wanted == resident and task.state == "open":
+                task.state, task.parked_for = "parked", "answer"
+        else:
+            return "board.state"
         return None
 
     def block(self, name: str) -> bool:

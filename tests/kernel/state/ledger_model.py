@@ -10,9 +10,10 @@ import copy
 from typing import Any
 
 from attrs import define, field, frozen
-from vivarium_kernel import ledger
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.store import Tx
+
+from vivarium_kernel import ledger
 
 DEBTORS = ("treasury", "operator", "provider:")
 LARGEST = 10**15
@@ -99,7 +100,9 @@ class Books:
         for place, (payee, micros) in enumerate(payees):
             self.move(f"hold:{number}:{place}", f"hold:{number}", payee, held["currency"], micros, reason, held["ref"])
         if left:
-            self.move(f"hold:{number}:rest", f"hold:{number}", held["payer"], held["currency"], left, state, held["ref"])
+            self.move(
+                f"hold:{number}:rest", f"hold:{number}", held["payer"], held["currency"], left, state, held["ref"]
+            )
         held["state"] = state
         return True
 
@@ -254,9 +257,7 @@ class Settle:
         return books.end_hold(self.number, self.owner, "settled", self.payees, "settled")
 
     def on_kernel(self, tx: Tx) -> Any:
-        return ledger.settle_hold(
-            tx, self.number, self.payees, owner=self.owner, reason="settled", actor="system:test"
-        )
+        return ledger.settle_hold(tx, self.number, self.payees, owner=self.owner, reason="settled", actor="system:test")
 
 
 @frozen

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivarium_kernel import audit, ledger
 from vivarium_kernel.clock import SimulatedClock
 from vivarium_kernel.store import Tx, setwise
 from vivarium_kernel.village import Village, With
+
+from vivarium_kernel import audit, ledger
 
 LAST_EVENTS = "SELECT id, kind, task, attempt, data FROM events WHERE id > ? ORDER BY id"
 
@@ -47,7 +48,9 @@ class Scene:
         """One request in a commit of its own; raises what it raises."""
         return self.store.call(fn, item)
 
-    def together(self, requests: Sequence[tuple[Callable[[Tx, Any], Any], Any]], *, carefully: bool = False) -> list[Any]:
+    def together(
+        self, requests: Sequence[tuple[Callable[[Tx, Any], Any], Any]], *, carefully: bool = False
+    ) -> list[Any]:
         """Requests that wait at the same time and share one commit: each its result, or the exception it got.
 
         ``carefully`` makes the first, grouped try fail, so that each runs again in a savepoint of its own.

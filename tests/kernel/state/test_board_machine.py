@@ -11,13 +11,14 @@ from attrs import frozen
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from vivarium_kernel import board, claiming, control, deciding, people, processes, settling, stepping
 from vivarium_kernel.claiming import Claimed, Pick, Round
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.records import Ending, NewTask, Outcome, Task, Verdict
 from vivarium_kernel.settling import Retries, Settlement
 from vivarium_kernel.stepping import Holder, Intent, Result
 from vivarium_kernel.store import Tx
+
+from vivarium_kernel import board, claiming, control, deciding, people, processes, settling, stepping
 
 from .board_model import DAY, ENDED, SECOND, Attempt, Board
 from .scene import Scene
@@ -108,7 +109,9 @@ class BoardMachine(RuleBasedStateMachine):
 
     @rule()
     def join(self) -> None:
-        number = self.scene.call(processes.register, processes.Register(processes.Self("m", 1, "1"), "run", LEASE_SECONDS))
+        number = self.scene.call(
+            processes.register, processes.Register(processes.Self("m", 1, "1"), "run", LEASE_SECONDS)
+        )
         self.model.now = self.scene.clock.now()
         self.model.leases[number] = self.model.now + int(LEASE_SECONDS * SECOND)
 
@@ -123,7 +126,9 @@ class BoardMachine(RuleBasedStateMachine):
         if number is not None and not keep:
             self.ask(Asked(processes.leave, (number, probe), lambda: self.model.leave(number)))
 
-    @rule(seconds=st.sampled_from([0.3, 0.5, 2.0, 19.0, 31.0, 400.0, 40_000.0]), reaps=st.booleans(), wakes=st.booleans())
+    @rule(
+        seconds=st.sampled_from([0.3, 0.5, 2.0, 19.0, 31.0, 400.0, 40_000.0]), reaps=st.booleans(), wakes=st.booleans()
+    )
     def time_passes(self, seconds: float, reaps: bool, wakes: bool) -> None:
         self.scene.clock.advance(seconds)
         if reaps:
@@ -234,9 +239,7 @@ class BoardMachine(RuleBasedStateMachine):
         holder, held = self.holder_of(attempt, stranger)
         number = max(1, len(attempt.steps) + (not again))
         intent = Intent(attempt.id, number, holder, "tool", "t", effect, "{}", attempt.resident, attempt.task, worst)  # type: ignore[arg-type]
-        return Asked(
-            stepping.intend, intent, lambda: self.model.intend(attempt.id, number, held, effect, worst), ruled
-        )
+        return Asked(stepping.intend, intent, lambda: self.model.intend(attempt.id, number, held, effect, worst), ruled)
 
     def result_of(self, place: int, late: bool, stranger: bool, state: str, spent: int) -> Asked | None:
         attempt = self.an_attempt(place, late)
@@ -246,12 +249,18 @@ class BoardMachine(RuleBasedStateMachine):
         number = max(attempt.steps)
         spent = 0 if state == "void" else spent
         result = Result(attempt.id, number, holder, attempt.resident, attempt.task, state, "{}", spent, provider="p")
-        return Asked(
-            stepping.record, result, lambda: self.model.record(attempt.id, number, held, state, spent), ruled
-        )
+        return Asked(stepping.record, result, lambda: self.model.record(attempt.id, number, held, state, spent), ruled)
 
     def ending_of(
-        self, place: int, late: bool, stranger: bool, kind: str, fault: str | None, flags: int, kernels: bool, wait: int | None
+        self,
+        place: int,
+        late: bool,
+        stranger: bool,
+        kind: str,
+        fault: str | None,
+        flags: int,
+        kernels: bool,
+        wait: int | None,
     ) -> Asked | None:
         attempt = self.an_attempt(place, late)
         if attempt is None:
@@ -269,7 +278,7 @@ class BoardMachine(RuleBasedStateMachine):
             settling.settle, item,
             lambda: self.model.settle(
                 attempt.id, held, kind, fault=fault, declined=declined, to_review=to_review, hold=hold,
-                parked_for="quota", wake_at=wake, unknown=unknown,
+                parked_for="quota", wake_at=wake,
             ),
             lambda answer: answer.rule if isinstance(answer, VivariumError) else answer.task_state,
         )  # fmt: skip
@@ -279,7 +288,11 @@ class BoardMachine(RuleBasedStateMachine):
         st.booleans(),
     )  # fmt: skip
     results = st.tuples(
-        PLACES, st.booleans(), st.booleans(), st.sampled_from(["done", "unknown", "void"]), st.sampled_from([0, 5, 60, 999])
+        PLACES,
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["done", "unknown", "void"]),
+        st.sampled_from([0, 5, 60, 999]),
     )
     endings = st.tuples(
         PLACES, st.booleans(), st.booleans(), KINDS, FAULTS, st.integers(0, 31), st.booleans(),
@@ -312,7 +325,8 @@ class BoardMachine(RuleBasedStateMachine):
         """What waits at the same time shares a commit."""
         found = [self.result_of(*asked) for asked in first]
         found += [self.intent_of(*asked) for asked in second]
-        found += [self.ending_of(*asked) for asked in third]
+        # Of two words on one attempt in one commit the first stands, so that only holders speak here.
+        found += [self.ending_of(*asked[:6], False, asked[7]) for asked in third]
         found += [self.claim_of(place, who, [0, 1, 2], False, False) for place, who in claims]
         self.ask_together([asked for asked in found if asked is not None], carefully)
 
@@ -324,6 +338,16 @@ class BoardMachine(RuleBasedStateMachine):
         if name is not None:
             decision = deciding.Decision(name, what, "human:test", "because", probe, RETRIES)
             self.ask(Asked(deciding.decide, decision, lambda: self.model.decide(name, what),
+                           lambda answer: answer.rule if isinstance(answer, VivariumError) else None))  # fmt: skip
+
+    @rule(place=PLACES, name=st.sampled_from(NAMES), own=st.booleans())
+    def decline(self, place: int, name: str, own: bool) -> None:
+        task = self.some(place, list(self.model.tasks))
+        if own and (attempt := self.model.running(name)):
+            task = attempt.task
+        if task is not None:
+            asked = deciding.Declining(task, name, "no", probe)
+            self.ask(Asked(deciding.decline, asked, lambda: self.model.decline(task, name),
                            lambda answer: answer.rule if isinstance(answer, VivariumError) else None))  # fmt: skip
 
     @rule(place=PLACES, ask=st.booleans())

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from vivarium_kernel import ledger, processes
 from vivarium_kernel.processes import Register, Self
 from vivarium_kernel.store import Tx, setwise
+
+from vivarium_kernel import ledger, processes
 
 from . import ledger_model as model
 from .scene import Scene
@@ -35,7 +36,10 @@ holds = st.builds(
 NUMBERS = st.integers(1, 4)
 ended = st.one_of(
     st.builds(
-        model.Settle, NUMBERS, OWNERS, st.lists(st.tuples(st.sampled_from(ACCOUNTS[3:]), AMOUNTS), max_size=2).map(tuple)
+        model.Settle,
+        NUMBERS,
+        OWNERS,
+        st.lists(st.tuples(st.sampled_from(ACCOUNTS[3:]), AMOUNTS), max_size=2).map(tuple),
     ),
     st.builds(model.Release, NUMBERS, OWNERS),
     st.just(model.Expire()),
@@ -44,7 +48,9 @@ caps = st.one_of(
     st.builds(model.Cap, st.sampled_from(SCOPES), st.integers(0, 120)),
     st.builds(model.Declare, st.sampled_from(["task", "stipend"]), st.integers(0, 120)),
 )
-reserves = st.builds(model.Reserve, st.lists(st.sampled_from(SCOPES), min_size=1, unique=True).map(tuple), st.integers(1, 40))
+reserves = st.builds(
+    model.Reserve, st.lists(st.sampled_from(SCOPES), min_size=1, unique=True).map(tuple), st.integers(1, 40)
+)
 plain = st.one_of(pays, pays, mints, holds, ended, caps)
 simple = plain | st.builds(model.Attempted, plain)
 parts = st.builds(
@@ -95,7 +101,10 @@ class LedgerMachine(RuleBasedStateMachine):
             self.books.move(key, "treasury", f"resident:{name}:free", "aid", 100_000_000, "start", f"resident:{name}")
         self.books.budgets["mint:start", "aid"] = [10**15, 0, 0]
         self.books.budgets["mint:start:0", "aid"] = [10**15, 0, 300_000_000]
-        for act in [model.Cap(scope, 100) for scope in SCOPES] + [model.Declare("task", 60), model.Declare("stipend", 30)]:
+        for act in [model.Cap(scope, 100) for scope in SCOPES] + [
+            model.Declare("task", 60),
+            model.Declare("stipend", 30),
+        ]:
             self.do(act)
         # From here on small change decides: whoever has a start of 100 aid can pay anything.
         for name in ("ada", "ben", "cyn"):
@@ -178,7 +187,9 @@ class LedgerMachine(RuleBasedStateMachine):
             budgets = {(row[0], row[1]): list(row[2:]) for row in view.rows(
                 "SELECT scope, currency, cap, reserved, spent FROM budgets")}  # fmt: skip
             assert budgets == self.books.budgets
-            assert dict(view.rows("SELECT id, state FROM holds")) == {n: h["state"] for n, h in self.books.holds.items()}
+            assert dict(view.rows("SELECT id, state FROM holds")) == {
+                n: h["state"] for n, h in self.books.holds.items()
+            }
             keys = {row[0]: row[1:] for row in view.rows(
                 "SELECT key, payer, payee, currency, micros, reason, ref FROM transfers")}  # fmt: skip
             assert keys == self.books.moved
@@ -192,7 +203,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def nobody_owes_and_no_cap_is_passed(self) -> None:
         below = "SELECT name FROM accounts WHERE balance < 0 AND name NOT IN ('treasury', 'operator', 'provider:one')"
         assert self.scene.rows(below) == []
-        assert self.scene.rows("SELECT scope FROM budgets WHERE reserved < 0 OR spent < 0 OR reserved + spent > cap") == []
+        assert (
+            self.scene.rows("SELECT scope FROM budgets WHERE reserved < 0 OR spent < 0 OR reserved + spent > cap") == []
+        )
 
 
 def run(examples: int, steps: int, *, shrink: bool = True) -> None:

@@ -19,6 +19,7 @@ from vivarium_kernel.records import Actor, Event
 from vivarium_kernel.store import Tx, View
 
 GENESIS = bytes(32)
+_HEAD = "SELECT id, hash FROM events ORDER BY id DESC LIMIT 1"
 COLUMNS = "id, at, day, hour, kind, actor, resident, task, attempt, cycle, model, data"
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -62,10 +63,14 @@ class Log:
         else:
             del self._events[mark[0] :]
 
+    def _last_head(self) -> tuple[int, bytes]:
+        rows = self._tx.peek(_HEAD)
+        return (rows[0][0], rows[0][1]) if rows else (0, GENESIS)
+
     def flush(self) -> None:
         if not self._events:
             return
-        number, head = self._head or read_head(self._tx)
+        number, head = self._head or self._last_head()
         at, day, hour = self._tx.now, self._day, self._hour
         rows = []
         for kind, actor, resident, task, attempt, cycle, model, data in self._events:
@@ -88,7 +93,7 @@ def emit(tx: Tx, kind: str, actor: Actor | str, **fields: Any) -> None:
 
 def read_head(source: Tx | View) -> tuple[int, bytes]:
     """The number and hash of the last event."""
-    row = source.row("SELECT id, hash FROM events ORDER BY id DESC LIMIT 1")
+    row = source.row(_HEAD)
     return (row[0], row[1]) if row else (0, GENESIS)
 
 

@@ -171,6 +171,7 @@ def _insert(
         "parked_for, wake_at, held_for",
         rows,
     )
+    tx.opened = True
     tx.insert("dependencies", "needs, task", needs)
     tx.insert(
         "budgets",
@@ -286,15 +287,19 @@ def open_or_park(tx: Tx, name: str, not_before_at: int | None) -> None:
         tx.run("UPDATE tasks SET state = 'parked', parked_for = 'time' WHERE id = ?", (name,))
     else:
         tx.run("UPDATE tasks SET state = 'open', wake_at = NULL WHERE id = ?", (name,))
+        tx.opened = True
 
 
 def release_dependents(tx: Tx, done: Sequence[str]) -> None:
     """Open what waited only for tasks that are done now."""
+    names = json.dumps(done)
+    if not tx.peek("SELECT 1 FROM dependencies WHERE needs IN (SELECT value FROM json_each(?)) LIMIT 1", (names,)):
+        return
     ready = tx.rows(
         "SELECT DISTINCT t.id, t.wake_at FROM dependencies d JOIN tasks t ON t.id = d.task AND t.state = 'waiting' "
         "WHERE d.needs IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM dependencies o "
         "JOIN tasks n ON n.id = o.needs WHERE o.task = d.task AND n.state <> 'done') ORDER BY t.seq",
-        (json.dumps(done),),
+        (names,),
     )
     for name, wake_at in ready:
         open_or_park(tx, name, wake_at)

@@ -17,14 +17,17 @@ from vivarium_kernel import stepping
 from vivarium_kernel.calls import HookFailed, Hooks, Safety
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.errors import (
+    Distrusted,
     Forbidden,
     Invalid,
     LeaseLapsed,
     NotFound,
     OverBudget,
+    RateLimited,
     StoreError,
     VivariumError,
 )
+from vivarium_kernel.meters import Meter
 from vivarium_kernel.models import Provider, ProviderFault, count_tokens
 from vivarium_kernel.records import (
     Effect,
@@ -54,6 +57,8 @@ class Link(Protocol):
     def settle(self, settlement: Settlement) -> Awaitable[Settled]: ...
 
     def provider(self, name: str) -> Provider: ...
+
+    def entitled(self, resident: Resident) -> Entitlement | None: ...
 
     def distrust(self, provider: str, reason: str) -> None: ...
 
@@ -93,6 +98,13 @@ class Job:
         """A model provider by its name; raises NotFound naming those that there are."""
         return self._link.provider(name)
 
+    def entitled(self) -> Entitlement:
+        """What the resident may use now, asked anew: a tier may have changed since the claim."""
+        found = self._link.entitled(self.resident)
+        if found is not None:
+            self.entitlement = found
+        return self.entitlement
+
     def distrust(self, provider: str, reason: str) -> None:
         """Refuse a provider until an operator has looked."""
         self._link.distrust(provider, reason)
@@ -107,6 +119,7 @@ class Job:
         worst_micros: int = 0,
         aid_micros: int = 0,
         private: bool = False,
+        meter: Meter | None = None,
     ) -> Any | None:
         """Begin a step. Returns the result that an earlier attempt recorded for it, else None: do it, then ``end``.
 
@@ -116,7 +129,7 @@ class Job:
         self._number += 1
         intent = stepping.Intent(
             self.attempt, self._number, self._holder, kind, name, effect, _json(arguments), self.resident.name,
-            self.task.id, worst_micros, aid_micros, self.model if kind == "model" else None, self._prompt, private,
+            self.task.id, worst_micros, aid_micros, self.model if kind == "model" else None, self._prompt, private, meter,
         )  # fmt: skip
         before = self._recorded.get(self._number)
         if before is not None and (before.kind, before.name) == (kind, name):
@@ -322,12 +335,16 @@ def _stopped(safety: Safety, claimed: Claimed, hooks: Hooks, rules: Rules) -> St
     return Stopped(_ending(claimed, hooks, rules, "blocked", reason))
 
 
-def _ending(
-    claimed: Claimed, hooks: Hooks, rules: Rules, kind: EndingKind, reason: str, **more: Any
-) -> Settlement:
+def _ending(claimed: Claimed, hooks: Hooks, rules: Rules, kind: EndingKind, reason: str, **more: Any) -> Settlement:
     return Settlement(
-        claimed.attempt, claimed.holder, kind, reason, end_attempt=hooks.end_attempt, retries=rules.retries,
-        task=claimed.task, **more,
+        claimed.attempt,
+        claimed.holder,
+        kind,
+        reason,
+        end_attempt=hooks.end_attempt,
+        retries=rules.retries,
+        task=claimed.task,
+        **more,
     )
 
 
@@ -374,7 +391,7 @@ def _failed(error: Exception, job: Job) -> Outcome:
         if isinstance(cause, ProviderFault | VivariumError) and not isinstance(cause, HookFailed):
             return _failed(cause, job)
         return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
-    if isinstance(error, ProviderFault | StoreError):
+    if isinstance(error, ProviderFault | StoreError | RateLimited | Distrusted):
         return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
     if isinstance(error, OverBudget | Invalid | Forbidden | NotFound):
         return Outcome(fault="invalid", reason=str(error), unknown_effect=job.is_unknown)

@@ -45,6 +45,7 @@ def _approve(tx: Tx, task: Task, asked: Decision) -> None:
             "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, approved = ?, reason = ? WHERE id = ?",
             (str(asked.actor), asked.reason, task.id),
         )
+        tx.opened = True
         emit(tx, "task.approved", asked.actor, task=task.id, reason=asked.reason)
     else:
         raise _not_now(task, "approved", "Only a task in review, or parked for an approval or answer, can be.")
@@ -79,6 +80,7 @@ def _requeue(tx: Tx, task: Task, asked: Decision) -> None:
         "retry_until_at = max(retry_until_at, ? + retry_until_at - posted_at) WHERE id = ?",
         ("waiting" if missing else "open", asked.reason, tx.now, task.id),
     )
+    tx.opened = True
     emit(tx, "task.requeued", asked.actor, task=task.id, before=task.state, reason=asked.reason)
 
 

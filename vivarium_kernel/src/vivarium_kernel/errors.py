@@ -40,6 +40,10 @@ class Forbidden(VivariumError):
     status = 403
 
 
+class Distrusted(Forbidden):
+    """A provider that reported nonsense is refused until an operator has looked: no fault of the task that asked."""
+
+
 class Unauthorized(VivariumError):
     """There is no credential, or it is not valid any more."""
 
@@ -54,6 +58,12 @@ class Conflict(VivariumError):
 
 class LeaseLapsed(Conflict):
     """The attempt is no longer the caller's: its lease lapsed or it was ended by somebody else."""
+
+
+class RateLimited(Conflict):
+    """A limit of requests or tokens is reached; it is no fault of the task."""
+
+    status = 429
 
 
 class OverBudget(Conflict):

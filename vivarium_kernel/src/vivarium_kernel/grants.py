@@ -130,6 +130,7 @@ class PluginTx:
             (task_id,),
         )
         if woken:
+            self._tx.opened = True
             self._tx.log.add("task.woken", f"plugin:{self._plugin}", {"from": "parked"}, task=task_id)
         return bool(woken)
 

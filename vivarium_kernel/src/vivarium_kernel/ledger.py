@@ -113,7 +113,7 @@ class Books:
         missing = [n for n in dict.fromkeys(names) if (n, currency) not in self._accounts]
         if not missing:
             return
-        for name, balance, floor in self._tx.rows(
+        for name, balance, floor in self._tx.peek(
             "SELECT name, balance, floor FROM accounts WHERE currency = ? AND name IN (SELECT value FROM json_each(?))",
             (currency, json.dumps(missing)),
         ):
@@ -220,7 +220,7 @@ class Books:
             return
         for scope in missing:
             self._budgets[scope, currency] = None
-        for scope, cap, reserved, spent in self._tx.rows(
+        for scope, cap, reserved, spent in self._tx.peek(
             "SELECT scope, cap, reserved, spent FROM budgets "
             "WHERE currency = ? AND scope IN (SELECT value FROM json_each(?))",
             (currency, json.dumps(missing)),

@@ -8,6 +8,7 @@ from typing import Any, cast
 from vivarium_kernel import settling, stepping
 from vivarium_kernel.audit import emit
 from vivarium_kernel.models import Provider
+from vivarium_kernel.records import Entitlement, Resident
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx
 from vivarium_kernel.village import Village
@@ -31,6 +32,13 @@ class LocalLink:
 
     def provider(self, name: str) -> Provider:
         return self._village.provider(name)
+
+    def entitled(self, resident: Resident) -> Entitlement | None:
+        """What the resident may use now; None when no plugin says anything of it."""
+        if not self._village.hooks.has("entitle"):
+            return None
+        with self._village.store.view() as view:
+            return self._village.hooks.entitle(resident, view)
 
     def distrust(self, provider: str, reason: str) -> None:
         self._village.distrusted[provider] = reason

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import field, frozen
 
 from vivarium_kernel.errors import Forbidden, Invalid, NotFound, VivariumError
+from vivarium_kernel.meters import Meter
 from vivarium_kernel.records import Effect, Entitlement, Section, Usage
 
 if TYPE_CHECKING:
     from vivarium_kernel.cycle import Job
 
+MOST_TOKENS = 10**12
 BYTES_A_TOKEN = 4  # tokens are counted as UTF-8 bytes ÷ 4, rounded up, where no tokenizer is known
 
 
@@ -87,9 +89,11 @@ def count_tokens(text: str) -> int:
     return -(-len(text.encode()) // BYTES_A_TOKEN)
 
 
-def is_metered(entitlement: Entitlement) -> bool:
-    """Whether calls count towards a limit of requests or tokens."""
-    return entitlement.requests_per_minute is not None or entitlement.tokens_per_day is not None
+def meter_of(entitlement: Entitlement, worst_tokens: int) -> Meter | None:
+    """What limits a call; None if nothing does."""
+    if entitlement.requests_per_minute is None and entitlement.tokens_per_day is None:
+        return None
+    return Meter(entitlement.requests_per_minute, entitlement.tokens_per_day, worst_tokens)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -118,7 +122,8 @@ async def call(job: Job, request: Request) -> Reply:
     """
     provider_name, model = split_name(request.model)
     provider = job.provider(provider_name)
-    check_entitled(request.model, job.entitlement)
+    entitlement = job.entitled()
+    check_entitled(request.model, entitlement)
     price = provider.price(model)
     if price is None:
         raise Forbidden(
@@ -128,12 +133,19 @@ async def call(job: Job, request: Request) -> Reply:
         )
     worst_in = count_tokens(request.text) + 16 * len(request.sections)
     worst = price.of(worst_in, request.max_tokens)
-    aid_rate = job.entitlement.aid_micros_per_1k.get(request.model, 0)
+    aid_rate = entitlement.aid_micros_per_1k.get(request.model, 0)
     aid_worst = math.ceil((worst_in + request.max_tokens) * aid_rate / 1000)
+    meter = meter_of(entitlement, worst_in + request.max_tokens)
     # A call that can cost nothing and counts towards no limit may simply be made again: it needs no intent.
-    effect: Effect = "idempotent" if worst or aid_worst or is_metered(job.entitlement) else "pure"
+    effect: Effect = "idempotent" if worst or aid_worst or meter is not None else "pure"
     recorded = await job.begin(
-        "model", request.model, effect, {"max_tokens": request.max_tokens}, worst_micros=worst, aid_micros=aid_worst
+        "model",
+        request.model,
+        effect,
+        {"max_tokens": request.max_tokens},
+        worst_micros=worst,
+        aid_micros=aid_worst,
+        meter=meter,
     )
     if recorded is not None:
         return Reply(recorded["text"], Usage(*recorded["usage"]), recorded.get("tool_calls", ()))
@@ -146,7 +158,11 @@ async def call(job: Job, request: Request) -> Reply:
             job.end("void", {"fault": fault.reason})
         raise
     usage = reply.usage
-    spent = price.of(usage.tokens_in, usage.tokens_out)
+    if _can_be_true(usage):
+        spent = price.of(usage.tokens_in, usage.tokens_out)
+    else:
+        job.distrust(provider_name, f"{request.model} reported {usage!r:.200}, which can't be true")
+        usage, spent = Usage(), worst
     result: dict[str, Any] = {"text": reply.text, "usage": [usage.tokens_in, usage.tokens_out, usage.cached_tokens]}
     if reply.tool_calls:
         result["tool_calls"] = list(reply.tool_calls)
@@ -159,6 +175,11 @@ async def call(job: Job, request: Request) -> Reply:
         aid_micros=math.ceil((usage.tokens_in + usage.tokens_out) * aid_rate / 1000),
     )  # fmt: skip
     return reply
+
+
+def _can_be_true(usage: Usage) -> bool:
+    numbers = (usage.tokens_in, usage.tokens_out, usage.cached_tokens)
+    return all(type(number) is int and 0 <= number <= MOST_TOKENS for number in numbers)
 
 
 def unknown_provider(name: str, known: Sequence[str]) -> VivariumError:

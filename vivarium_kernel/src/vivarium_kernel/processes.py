@@ -13,7 +13,7 @@ from vivarium_kernel import people, village_time
 from vivarium_kernel.audit import emit
 from vivarium_kernel.records import MICROS, Actor, EndingKind
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, settle
-from vivarium_kernel.store import Tx
+from vivarium_kernel.store import Tx, View
 
 
 @frozen
@@ -142,6 +142,16 @@ def reap(tx: Tx, asked: Reap) -> int:
     return ended
 
 
+def has_died(view: View, me: Self) -> bool:
+    """Whether a process of this machine is gone although its lease still stands."""
+    return any(
+        _started(pid) != started
+        for pid, started in view.rows(
+            "SELECT pid, pid_started FROM processes WHERE ended_at IS NULL AND machine = ?", (me.machine,)
+        )
+    )
+
+
 def _end_process(
     tx: Tx, number: int, reason: str, kind: EndingKind, end_attempt: EndAttempt | None, retries: Retries
 ) -> int:
@@ -173,6 +183,7 @@ def _lapse(
 
 def release_unheld(tx: Tx) -> None:
     """Let anybody take what is held for a resident whom no process drives; the new attempt begins afresh."""
+    tx.opened = True
     tx.run(
         "UPDATE tasks SET held_for = NULL, continues = NULL WHERE state = 'open' AND held_for IS NOT NULL "
         "AND wanted IS NULL AND held_for IN (SELECT name FROM residents WHERE process IS NULL OR state <> 'active')"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
 
@@ -44,7 +44,7 @@ class Seat:
 class _Waiting:
     """A resident who waits for a task."""
 
-    __slots__ = ("answer", "cursor", "name", "passed", "seat", "wide")
+    __slots__ = ("answer", "cursor", "name", "passed_at", "seat", "wide")
 
     def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class _Waiting:
         self.answer = answer
         self.cursor: tuple[int, int] | None = None
         self.wide = claiming.WEIGHED
-        self.passed = False  # it has seen the whole board and may take nothing
+        self.passed_at = -1  # the look at which it had seen the whole board and could take nothing
 
 
 class Rounds:
@@ -66,6 +66,7 @@ class Rounds:
         self._give_back = give_back  # what to do with a claim whose resident has gone meanwhile
         self._free_hours = free_hours
         self._waiting: dict[str, _Waiting] = {}
+        self._look = 0  # counts the reasons to look at the board again
         self._window = Window()
         self._kicked = asyncio.Event()
         self._free: dict[str, tuple[int, int]] = {}  # resident -> (free cycles in a row, rests until this hour)
@@ -106,15 +107,9 @@ class Rounds:
             return self._won(view, answer, right)
 
     def kick(self) -> None:
-        """The board changed: look again."""
-        for waiting in self._waiting.values():
-            waiting.passed = False
+        """The board changed: everybody who waits looks again."""
+        self._look += 1
         self._kicked.set()
-
-    def kick_if_waiting(self) -> None:
-        """A task ended, which may have opened others."""
-        if self._waiting:
-            self.kick()
 
     def guard(self, seconds: float) -> None:
         """A safety check can't judge: nobody claims for a while."""
@@ -123,7 +118,7 @@ class Rounds:
     @property
     def idle(self) -> bool:
         """Whether everybody who waits has seen the whole board and may take nothing of it."""
-        return all(waiting.passed for waiting in self._waiting.values())
+        return all(waiting.passed_at == self._look for waiting in self._waiting.values())
 
     @property
     def waiting(self) -> int:
@@ -138,8 +133,7 @@ class Rounds:
                 async with asyncio.timeout(max(pace, 0.05) if self._waiting else None):
                     await self._kicked.wait()
             except TimeoutError:
-                for waiting in self._waiting.values():
-                    waiting.passed = False
+                self._look += 1
             self._kicked.clear()
             while self._waiting and loop.time() >= self._guarded_until:
                 try:
@@ -153,14 +147,16 @@ class Rounds:
 
     async def _round(self) -> int:
         """One round; returns how many residents got a task."""
-        looking = [w for w in self._waiting.values() if not w.passed][:LARGEST_ROUND]
+        looking = [w for w in self._waiting.values() if w.passed_at != self._look]
         if not looking:
             return 0
         with self._village.store.view() as view:
             times = village_time.read_times(view)
             if times.paused or times.halted:
-                for waiting in looking:
-                    waiting.passed = True
+                self._pass(looking)
+                return 0
+            looking = self._with_something_to_see(view, looking)[:LARGEST_ROUND]
+            if not looking:
                 return 0
             residents = _residents(view, looking)
             picks, rights, free = self._weigh(view, looking, residents)
@@ -189,6 +185,18 @@ class Rounds:
                     self._give_back(answer)
             raise
         return len(handed)
+
+    def _pass(self, waiting: Iterable[_Waiting]) -> None:
+        for each in waiting:
+            each.passed_at = self._look
+
+    def _with_something_to_see(self, view: View, looking: list[_Waiting]) -> list[_Waiting]:
+        """Of many who look at a board without tasks for everybody, those for whom a task is held, or who live freely."""
+        if len(looking) <= LARGEST_ROUND or self._free_hours or self._window.read(view, 1):
+            return looking
+        held = self._window.held_for(view, [waiting.name for waiting in looking])
+        self._pass(waiting for waiting in looking if waiting.name not in held)
+        return [waiting for waiting in looking if waiting.name in held]
 
     def _hand_out(self, view: View, pick: Pick, answer: Claimed | NotClaimed, right: Entitlement) -> bool:
         """Tell a resident what it got, with its prompt's sections read from the one snapshot of all of the round."""
@@ -220,7 +228,7 @@ class Rounds:
             for task in pick.wishes[:1]:
                 self.refusals[task.id] = f"{pick.resident}: {answer.reason}"
             if waiting is not None:
-                waiting.passed = True
+                self._pass((waiting,))
 
     def _weigh(
         self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident]
@@ -235,7 +243,7 @@ class Rounds:
         for place, waiting in enumerate(looking):
             resident = residents.get(waiting.name)
             if resident is None:
-                waiting.passed = True
+                self._pass((waiting,))
                 continue
             tasks, more = self._slice(view, window, waiting, place * step, limit)
             mine = held.get(waiting.name)
@@ -253,7 +261,7 @@ class Rounds:
                 waiting.wide = min(claiming.WIDEST, waiting.wide * 4)
             else:
                 waiting.cursor, waiting.wide = None, claiming.WEIGHED
-                waiting.passed = True
+                self._pass((waiting,))
                 if self._free_hours:
                     free += self._activity(view, resident)
         return picks, rights, free

@@ -75,6 +75,7 @@ class Runtime:
         self._lease = village.settings.lease_seconds
         settings = village.settings
         self.rules = Rules(settings.auto_approve, settings.human_review, settings.model, village.retries())
+        self._me = processes.this_process()
         self.process = 0
         self.rounds: Rounds
         self._residents: dict[str, asyncio.Task[None]] = {}
@@ -85,12 +86,25 @@ class Runtime:
         self._draining = asyncio.Event()
         self._done = asyncio.Event()
         self._host = False
+        self._on_opened: Callable[[], None]
         self._guarded = 0
         self.fault: BaseException | None = None
 
     async def __aenter__(self) -> Runtime:
         await self._join()
         self.rounds = Rounds(self.village, self.process, self._give_back, free_hours=not self._until_done)
+        loop = asyncio.get_running_loop()
+
+        def changed(*what: str) -> None:
+            loop.call_soon_threadsafe(self._note_breaker, *what)
+
+        self.village.health.on_change = changed
+
+        def opened() -> None:
+            loop.call_soon_threadsafe(self.rounds.kick)
+
+        self._on_opened = opened
+        self.village.store.share.on_opened.append(opened)
         await self.village.hooks.startup(self.village)
         # Held tasks stay held until this process drives the residents that it takes over.
         await self._write(processes.reap, evolve(self._reaping(), release=False))
@@ -102,6 +116,7 @@ class Runtime:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop everything; what still runs is given back, and nothing is lost."""
+        self.village.store.share.on_opened.remove(self._on_opened)
         for task in [*self._services, *self._residents.values()]:
             task.cancel()
         await asyncio.gather(*self._services, *self._residents.values(), return_exceptions=True)
@@ -121,7 +136,7 @@ class Runtime:
             self._done.set()
             return
         self._draining.set()
-        for name in set(self._residents) - set(self._running.values()):
+        for name in [name for name in self._residents if name not in self._running.values()]:
             self._residents[name].cancel()  # it waits for a task, and must not begin another
         if not self._running:
             self._done.set()
@@ -144,8 +159,8 @@ class Runtime:
     # Joining
 
     async def _join(self) -> None:
-        me = processes.this_process()
-        self.process = await self._write(processes.register, processes.Register(me, self._kind, self._lease))
+        asked = processes.Register(self._me, self._kind, self._lease)
+        self.process = await self._write(processes.register, asked)
 
     async def _drive(self) -> None:
         """Begin or stop driving residents, so that there are as many as are asked for now."""
@@ -157,9 +172,9 @@ class Runtime:
             count = wanted if wanted is not None else max(1, known[0] if known else 0)
         asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
         names = await self._write(processes.drive, asked)
-        for name in set(names) - set(self._residents):
+        for name in [name for name in names if name not in self._residents]:
             self._residents[name] = asyncio.create_task(self._live(name), name=f"resident {name}")
-        for name in set(self._residents) - set(names):
+        for name in [name for name in self._residents if name not in names]:
             if name not in self._running.values():
                 self._residents.pop(name).cancel()
 
@@ -183,26 +198,34 @@ class Runtime:
         self._running[attempt] = claimed.resident.name
         self._acting[attempt] = cast("asyncio.Task[Any]", asyncio.current_task())
         try:
-            settled = await self._through(won)
-            self.count(settled)
-        except LeaseLapsed:
-            log.info("attempt %s was ended by somebody else", attempt)
+            back = await self._lived(won)
+            if back is not None:
+                await self._settle_later(back)
         except asyncio.CancelledError:
             if attempt not in self._interrupted:
                 raise  # this process stops: leaving gives the attempt back
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-        except StoreError as error:
-            log.error("attempt %s could not be settled: %s", attempt, error)
-            await self._settle_later(self._back(claimed, str(error)))
-        except Exception as error:
-            log.exception("attempt %s met a fault of the kernel", attempt)
-            await self._settle_later(self._back(claimed, f"fault: {error!r}"))
         finally:
             self._running.pop(attempt, None)
             self._acting.pop(attempt, None)
             self._interrupted.discard(attempt)
+
+    async def _lived(self, won: Won) -> Settlement | None:
+        """Go through a cycle; returns how its attempt is to be given back when it could not be settled."""
+        attempt = won.claimed.attempt
+        try:
+            self.count(await self._through(won))
+        except LeaseLapsed:
+            log.info("attempt %s was ended by somebody else", attempt)
+        except StoreError as error:
+            log.error("attempt %s could not be settled: %s", attempt, error)
+            return self._back(won.claimed, str(error))
+        except Exception as error:
+            log.exception("attempt %s met a fault of the kernel", attempt)
+            return self._back(won.claimed, f"fault: {error!r}")
+        return None
 
     async def _through(self, won: Won) -> Settled:
         ready = await self.prepare(won)
@@ -231,7 +254,6 @@ class Runtime:
             self.figures.retried += 1
         if self._on_settled is not None:
             self._on_settled(settled)
-        self.rounds.kick_if_waiting()
 
     def _back(self, claimed: Claimed, reason: str) -> Settlement:
         return Settlement(
@@ -280,6 +302,8 @@ class Runtime:
             if not stands:
                 # The machine slept or its clock jumped: what ran here may run elsewhere by now.
                 self._interrupt(list(self._running))
+                # Its residents go on in its new place, so they must be free of the old one.
+                await self._write(processes.reap, evolve(self._reaping(), release=False))
                 await self._join()
                 self.rounds.process = self.process
                 self._host = await self._write(processes.take_host, self.process)
@@ -303,12 +327,16 @@ class Runtime:
                     } if self._running else set()  # fmt: skip
                     now = (times.halted, times.paused, times.residents)
                     finished = self._until_done and not self._draining.is_set() and self._is_finished(view)
-                if due and due[0] is not None and due[0] <= self.village.clock.now():
-                    await self._write(settling.wake_due, None)
-                    self.rounds.kick()
             except StoreError as error:
-                log.error("the village can't be read: %s", error)
+                log.error("the village can't be read, which counts as a halt: %s", error)
+                await self._halt()
                 continue
+            if due and due[0] is not None and due[0] <= self.village.clock.now():
+                try:
+                    await self._write(settling.wake_due, None)
+                except StoreError as error:
+                    log.error("what is due can't be woken: %s", error)
+                self.rounds.kick()
             if times.halted:
                 await self._halt()
             else:
@@ -384,7 +412,7 @@ class Runtime:
             "(SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NOT NULL AND continues IS NOT NULL)",
             (view.now,),
         )
-        return bool(row and row[0])
+        return bool(row and row[0]) or processes.has_died(view, self._me)
 
     async def _host_if_free(self) -> bool:
         with self.village.store.view() as view:
@@ -399,7 +427,7 @@ class Runtime:
         return bool(row and row[0])
 
     def _reaping(self) -> processes.Reap:
-        return processes.Reap(processes.this_process(), self.village.hooks.end_attempt, self.rules.retries)
+        return processes.Reap(self._me, self.village.hooks.end_attempt, self.rules.retries)
 
     async def _tell(self) -> None:
         """On the host: tell plugins of events after their commit, at least once, from each plugin's durable cursor."""
@@ -422,6 +450,10 @@ class Runtime:
             await self._write(_keep_cursor, (plugin, events[-1].id))
         return len(events)
 
+    def _note_breaker(self, plugin: str, hook: str, state: str, cause: str) -> None:
+        """A plugin was switched off or on again on a hook: everybody may know."""
+        self._services.append(asyncio.ensure_future(self._write(_note_switch, (plugin, hook, state, cause))))
+
     async def _guard(self, culprit: str, reason: str) -> None:
         """A safety check can't judge: claims pause, and the culprit is named, until it can."""
         self.rounds.guard(GUARD_SECONDS)
@@ -438,6 +470,11 @@ def _host_tick(tx: Tx, hooks: Any) -> None:
 
 def _keep_cursor(tx: Tx, asked: tuple[str, int]) -> None:
     tx.run("INSERT INTO plugins (name, cursor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET cursor = ?2", asked)
+
+
+def _note_switch(tx: Tx, asked: tuple[str, str, str, str]) -> None:
+    plugin, hook, state, cause = asked
+    audit.emit(tx, f"plugin.{state}", "system:kernel", plugin=plugin, hook=hook, cause=cause[:500])
 
 
 def _note_guard(tx: Tx, asked: tuple[str, str]) -> None:

@@ -138,8 +138,12 @@ CREATE TABLE steps (
   tokens_out INTEGER NOT NULL DEFAULT 0,
   started_at INTEGER NOT NULL,
   ended_at INTEGER,
+  meter TEXT,
+  meter_day INTEGER,
+  worst_tokens INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (attempt, number)
 ) WITHOUT ROWID;
+CREATE INDEX steps_metered ON steps (meter, meter_day) WHERE meter IS NOT NULL;
 CREATE TABLE accounts (
   name TEXT NOT NULL,
   currency TEXT NOT NULL CHECK (currency IN ('aid', 'usd')),

@@ -144,6 +144,7 @@ def settle(tx: Tx, items: list[Settlement]) -> list[Any]:
             if item.to_review
             else after(found.task, item, found.resident, tx.now, tx.clock.chance)
         )  # fmt: skip
+        tx.opened |= nxt.state == "open"
         ended.append((item, found, nxt, state))
         answers.append(Settled(item.attempt, found.task.id, item.kind, nxt.state, nxt.reason))
     _return_budgets(tx, ended)
@@ -177,7 +178,7 @@ class _Held:
 
 def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
     """The attempts that are still open, with their tasks: as the holder has them, read again where they changed."""
-    rows = tx.rows(
+    rows = tx.peek(
         "SELECT a.id, a.resident, a.state, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), "
         "a.reserved_micros, a.spent_micros, a.pending_micros, a.budget_day, a.cycle, t.seq, t.failures, t.faults, "
         "t.declined, EXISTS (SELECT 1 FROM steps s WHERE s.attempt = a.id AND s.state = 'intended') "
@@ -193,7 +194,7 @@ def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
             tasks[task.seq] = task
     missing = [row[11] for row in rows if row[11] not in tasks]
     if missing:
-        for row in tx.rows(
+        for row in tx.peek(
             f"SELECT {board.TASK_COLUMNS} FROM tasks WHERE seq IN (SELECT value FROM json_each(?))",
             (json.dumps(missing),),
         ):
@@ -285,7 +286,7 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
     )
     erased = json.dumps([found.task.id for _, found, nxt, _ in ended if nxt.ended and found.task.mode != "command"])
     if erased != "[]":
-        tx.run(
+        tx.later(
             "UPDATE steps SET private_text = NULL WHERE private_text IS NOT NULL AND attempt IN "
             "(SELECT id FROM attempts WHERE task IN (SELECT value FROM json_each(?)))",
             (erased,),
@@ -348,6 +349,7 @@ def wake_due(tx: Tx, _: None = None) -> int:
     """Open every parked task whose time has come (backoff, a posted time, a quota's new day). Returns how many."""
     due = tx.rows("SELECT id, parked_for FROM tasks WHERE wake_at <= ? AND state = 'parked' LIMIT 5000", (tx.now,))
     if due:
+        tx.opened = True
         tx.update(
             "tasks", "state = 'open', parked_for = NULL, wake_at = NULL", "tasks.id = v.column1 AND state = 'parked'",
             [(name,) for name, _ in due],

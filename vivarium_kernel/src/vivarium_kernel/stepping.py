@@ -13,10 +13,11 @@ from typing import Any
 
 from attrs import frozen
 
-from vivarium_kernel import ledger
+from vivarium_kernel import ledger, meters
 from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget
+from vivarium_kernel.meters import Meter
 from vivarium_kernel.records import Effect
-from vivarium_kernel.store import Tx, setwise
+from vivarium_kernel.store import Row, Tx, setwise
 
 _ROW = "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at"
 
@@ -47,6 +48,7 @@ class Intent:
     model: str | None = None
     prompt: str | None = None
     private: bool = False
+    meter: Meter | None = None
 
 
 @frozen
@@ -89,7 +91,7 @@ def running(tx: Tx, wanted: Sequence[tuple[int, Holder]]) -> dict[tuple[int, Hol
     found: dict[tuple[int, Holder], Held] = {}
     rows = {
         row[0]: row
-        for row in tx.rows(
+        for row in tx.peek(
             "SELECT a.id, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), a.reserved_micros, "
             "a.spent_micros, a.pending_micros FROM attempts a LEFT JOIN processes p ON p.id = a.process "
             "WHERE a.state = 'running' AND a.id IN (SELECT value FROM json_each(?))",
@@ -122,7 +124,9 @@ def lapsed(number: int) -> LeaseLapsed:
 
 def _written(intent: Intent) -> Conflict:
     return Conflict(
-        "step.written", f"Step {intent.number} of attempt {intent.attempt} is written.", "Number steps from 1 on, once each."
+        "step.written",
+        f"Step {intent.number} of attempt {intent.attempt} is written.",
+        "Number steps from 1 on, once each.",
     )
 
 
@@ -131,9 +135,9 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
     """Write intents. The answer is None, or LeaseLapsed or OverBudget for that intent alone."""
     held = running(tx, [(i.attempt, i.holder) for i in intents])
     answers: list[Any] = []
-    rows = []
-    prompts = []
-    pending = []
+    rows: list[Row] = []
+    prompts: list[Row] = []
+    pending: list[Row] = []
     for intent in intents:
         attempt = held.get((intent.attempt, intent.holder))
         if attempt is None:
@@ -152,22 +156,28 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             )
             continue
         # Only the careful run looks: a number that repeats in a grouped run makes its INSERT fail.
-        if tx.careful and tx.row("SELECT 1 FROM steps WHERE attempt = ? AND number = ?", (intent.attempt, intent.number)):
+        if tx.careful and tx.row(
+            "SELECT 1 FROM steps WHERE attempt = ? AND number = ?", (intent.attempt, intent.number)
+        ):
             answers.append(_written(intent))
             continue
         hold = None
-        if intent.aid_micros:
-            try:
+        try:
+            if intent.meter is not None:
+                _write_intents(tx, rows)  # the meter counts those that came before it in this commit too
+                meters.check(tx, intent.resident, intent.meter)
+            if intent.aid_micros:
                 hold = _hold_aid(tx, intent)
-            except Conflict as error:
-                answers.append(error)
-                continue
+        except Conflict as error:
+            answers.append(error)
+            continue
         if intent.worst_micros:
             attempt.pending += intent.worst_micros
             pending.append((attempt.id, attempt.pending))
         if intent.prompt is not None:
             prompts.append((intent.attempt, intent.prompt, intent.model))
-        rows.append((*_row(intent, tx.now), "intended", hold))
+        metered = (None, None, 0) if intent.meter is None else (intent.resident, tx.day, intent.meter.worst_tokens)
+        rows.append((*_row(intent, tx.now), "intended", hold, *metered))
         tx.log.add(
             "step.intended",
             f"resident:{intent.resident}",
@@ -176,14 +186,17 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             resident=intent.resident, task=intent.task, attempt=intent.attempt, model=intent.model,
         )  # fmt: skip
         answers.append(None)
-    tx.insert(
-        "steps",
-        f"{_ROW}, state, aid_hold",
-        rows,
-    )
+    _write_intents(tx, rows)
     tx.update("attempts", "prompt = v.column2, model = v.column3", "attempts.id = v.column1", prompts)
     tx.update("attempts", "pending_micros = v.column2", "attempts.id = v.column1", pending)
+    if pending:
+        tx.catch_up()  # whoever looks at these attempts in this commit must see what is set aside
     return answers
+
+
+def _write_intents(tx: Tx, rows: list[Row]) -> None:
+    tx.insert("steps", f"{_ROW}, state, aid_hold, meter, meter_day, worst_tokens", rows)
+    rows.clear()
 
 
 @setwise(10)
@@ -243,6 +256,8 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
     tx.update(
         "attempts", "pending_micros = v.column2, spent_micros = v.column3", "attempts.id = v.column1", [*money.values()]
     )
+    if money:
+        tx.catch_up()
     return answers
 
 
@@ -261,7 +276,7 @@ def _intended(tx: Tx, results: list[Result]) -> dict[tuple[int, int], tuple[int,
         return {}
     return {
         (attempt, number): (worst, hold)
-        for attempt, number, worst, hold in tx.rows(
+        for attempt, number, worst, hold in tx.peek(
             "SELECT attempt, number, worst_micros, aid_hold FROM steps WHERE state = 'intended' "
             "AND attempt IN (SELECT value FROM json_each(?))",
             (json.dumps([r.attempt for r in results]),),

@@ -44,9 +44,7 @@ class Store:
         self._lock_fd = self._open_lock()
         try:
             writes_to = self._connect()
-            self._writer = Writer(
-                writes_to, self._lock_fd, self.path, clock, self.share, threaded=threaded
-            )
+            self._writer = Writer(writes_to, self._lock_fd, self.path, clock, self.share, threaded=threaded)
             self._migrate(writes_to)
         except BaseException:
             os.close(self._lock_fd)

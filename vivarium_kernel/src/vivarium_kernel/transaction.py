@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
+from vivarium_kernel.errors import Conflict
 
 if TYPE_CHECKING:
     from vivarium_kernel.audit import Log
@@ -49,6 +50,7 @@ class Share:
         self.grant_tx = grant_tx
         self.grant_view = grant_view
         self.plugins_with_tables: set[str] = set()
+        self.on_opened: list[Callable[[], None]] = []  # told, in any thread, after a commit that opened tasks
 
 
 class Trial:
@@ -116,6 +118,9 @@ class Tx:
     """The open write transaction. ``now`` never goes back behind the last event.
 
     ``Share.join`` gives it its books (ledger), log (audit) and times (the village's clock and switches).
+
+    With ``defers`` the statements of ``insert``, ``update`` and ``later`` wait, for the thread that commits, until
+    anything else is run or read; ``peek`` reads without waiting for them, where they can't matter.
     """
 
     books: Books
@@ -125,7 +130,14 @@ class Tx:
     hour: int
 
     def __init__(
-        self, connection: sqlite3.Connection, guard: Guard, clock: Clock, share: Share, careful: bool
+        self,
+        connection: sqlite3.Connection,
+        guard: Guard,
+        clock: Clock,
+        share: Share,
+        *,
+        careful: bool,
+        defers: bool = False,
     ) -> None:
         self.connection = connection
         self._guard = guard
@@ -134,45 +146,70 @@ class Tx:
         self.careful = careful
         self.clock = clock
         self.now = clock.now()
+        self.opened = False  # whether a task became open: residents who wait are told after the commit
         self._writes = 0
+        self._defers = defers
+        self._deferred: list[tuple[str, Sequence[Any], int | None]] = []
         self.participants: tuple[Participant, ...] = ()
         share.join(self)
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        self.catch_up()
         return self.connection.execute(sql, params).fetchall()
 
     def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
+        self.catch_up()
         found: Row | None = self.connection.execute(sql, params).fetchone()
         return found
 
+    def peek(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Rows as they were before the statements that still wait."""
+        return self.connection.execute(sql, params).fetchall()
+
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Execute one statement; returns the number of rows it changed."""
+        self.catch_up()
         self._writes += 1
         return self.connection.execute(sql, params).rowcount
 
+    def later(self, sql: str, params: Sequence[Any] = (), *, changes: int | None = None) -> None:
+        """Execute one statement before the commit; it must change ``changes`` rows if that is given."""
+        self._writes += 1
+        self._deferred.append((sql, params, changes))
+        if not self._defers:
+            self.catch_up()
+
     def insert(self, table: str, columns: str, rows: list[Row]) -> None:
         """Insert many rows in few statements."""
-        if not rows:
-            return
-        self._writes += 1
-        one = f"({','.join('?' * len(rows[0]))})"
-        for statement, part in _chunks(f"INSERT INTO {table} ({columns}) VALUES ", one, "", rows):
-            self.connection.execute(statement, part)
+        if rows:
+            one = f"({','.join('?' * len(rows[0]))})"
+            for statement, part, _ in _chunks(f"INSERT INTO {table} ({columns}) VALUES ", one, "", rows):
+                self.later(statement, part)
 
-    def update(self, table: str, sets: str, where: str, rows: list[Row]) -> int:
-        """Update many rows in few statements: ``sets`` and ``where`` name a row's values v.column1, v.column2 …"""
-        if not rows:
-            return 0
-        self._writes += 1
-        one = f"({','.join('?' * len(rows[0]))})"
-        head, tail = f"UPDATE {table} SET {sets} FROM (VALUES ", f") AS v WHERE {where}"
-        return sum(
-            self.connection.execute(statement, part).rowcount for statement, part in _chunks(head, one, tail, rows)
-        )
+    def update(self, table: str, sets: str, where: str, rows: list[Row], *, all_of: bool = False) -> None:
+        """Update many rows in few statements: ``sets`` and ``where`` name a row's values v.column1, v.column2 …
+
+        ``all_of`` fails the transaction unless each of ``rows`` finds one to change.
+        """
+        if rows:
+            one = f"({','.join('?' * len(rows[0]))})"
+            head, tail = f"UPDATE {table} SET {sets} FROM (VALUES ", f") AS v WHERE {where}"
+            for statement, part, count in _chunks(head, one, tail, rows):
+                self.later(statement, part, changes=count if all_of else None)
+
+    def catch_up(self) -> None:
+        """Execute what waits."""
+        while self._deferred:
+            waiting, self._deferred = self._deferred, []
+            for sql, params, changes in waiting:
+                changed = self.connection.execute(sql, params).rowcount
+                if changes is not None and changed != changes:
+                    raise Conflict("store.changed", f"{changed} rows were changed, not {changes}: {sql[:60]}")
 
     def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a plugin's statement, after everything that came before it has been written."""
         self.flush()
+        self.catch_up()
         self._writes += 1
         return _guarded(self.connection, self._guard, plugin, sql, params)
 
@@ -235,14 +272,17 @@ class Tx:
     def savepoint(self) -> Iterator[None]:
         """Undo everything of the body if it raises."""
         self.flush()
+        self.catch_up()
         marks = [p.mark() for p in self.participants]
         self.connection.execute("SAVEPOINT part")
         try:
             yield
             self._still_open(None)
             self.flush()
+            self.catch_up()
         except BaseException as error:
             self._still_open(error)
+            self._deferred.clear()
             self.connection.execute("ROLLBACK TO part")
             self.connection.execute("RELEASE part")
             for participant, mark in zip(self.participants, marks, strict=True):
@@ -251,12 +291,12 @@ class Tx:
         self.connection.execute("RELEASE part")
 
 
-def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[str, list[Any]]]:
+def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[str, list[Any], int]]:
     at = 0
     for size in _CHUNKS:
         while len(rows) - at >= size:
             text = f"{head}{','.join([one] * size)}{tail}"
-            yield text, list(chain.from_iterable(rows[at : at + size]))
+            yield text, list(chain.from_iterable(rows[at : at + size])), size
             at += size
 
 

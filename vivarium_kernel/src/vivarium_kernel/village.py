@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from attrs import frozen
 
 from vivarium_kernel import board, ledger, people, village_time
 from vivarium_kernel.audit import Log, emit
 from vivarium_kernel.board import Posting
+from vivarium_kernel.claiming import DAY_MICROS
 from vivarium_kernel.clock import Clock, SystemClock
-from vivarium_kernel.errors import Forbidden, Invalid, StoreError, VivariumError
+from vivarium_kernel.errors import Distrusted, Invalid, StoreError, VivariumError
 from vivarium_kernel.ledger import LARGEST_MICROS, Books
 from vivarium_kernel.records import Actor, NewTask, Task
-from vivarium_kernel.settings import Loaded, load
+from vivarium_kernel.settings import Loaded, Settings, load
 from vivarium_kernel.settling import Retries
 from vivarium_kernel.store import Share, Store, Tx
 from vivarium_kernel.village_time import Times
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from vivarium_kernel.calls import Hooks
     from vivarium_kernel.health import Health
     from vivarium_kernel.models import Provider
-    from vivarium_kernel.plugins import Failed, Found, Plugin
+    from vivarium_kernel.plugins import Failed, Plugin
     from vivarium_kernel.watchdog import Mark
 
 
@@ -77,7 +75,7 @@ class Village:
         self.plugins: dict[str, Plugin] = {}
         self.distrusted: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
-        self._services: dict[str, Any] = {}
+        self._services: Mapping[str, Any] = {}
         self._hooks: Hooks | None = None
         self._health: Health | None = None
         extra = {} if how.connection is None else {"connection": how.connection}
@@ -87,7 +85,7 @@ class Village:
             self.store.call(_found, self)
             (self.folder / "files").mkdir(exist_ok=True)
             if how.load_plugins:
-                self._load(how)
+                self._compose(how)
         except BaseException:
             self.store.close()
             raise
@@ -134,12 +132,12 @@ class Village:
         return posted
 
     def provider(self, name: str) -> Provider:
-        """A model provider by name. Raises NotFound, or Forbidden for one that an operator has to look at first."""
+        """A model provider by name. Raises NotFound, or Distrusted for one that an operator has to look at first."""
         from vivarium_kernel import models
         from vivarium_kernel.builtin.scripted import builtin_provider
 
         if name in self.distrusted:
-            raise Forbidden(
+            raise Distrusted(
                 "model.distrusted", f"{name} is refused: {self.distrusted[name]}.", "An operator has to look at it."
             )
         found = self._providers.get(name)
@@ -166,13 +164,12 @@ class Village:
         A mode that is not the kernel's own is refused when no plugin beside the built-in ones executes tasks.
         """
         from vivarium_kernel import posting
+        from vivarium_kernel.problems import quoted
 
         problems = [
-            problem.below("", f"task {posting.quoted(task.id)}" if task.id else "")
+            problem.below("", f"task {quoted(task.id)}" if task.id else "")
             for task in tasks
-            for problem in posting.validate(
-                task, modes=self.modes(), task_micros=self.settings.budgets.task_usd_micros
-            )
+            for problem in posting.validate(task, modes=self.modes(), task_micros=self.settings.budgets.task_usd_micros)
         ]
         if problems:
             raise posting.TaskError(problems)
@@ -189,82 +186,32 @@ class Village:
             others = {point.name for point in entry_points(group="vivarium.plugins")} - self.disabled()
         return None if others else posting.BUILT_IN_MODES
 
-    def _load(self, how: With) -> None:
-        from vivarium_kernel.builtin import builtin_plugins
-        from vivarium_kernel.calls import Hooks
-        from vivarium_kernel.health import Health
-        from vivarium_kernel.plugins import build
+    def disabled(self) -> set[str]:
+        """The plugins that are off, by name."""
+        from vivarium_kernel import composing
 
-        classes = builtin_plugins()
-        if how.installed:
-            classes |= self._installed()
-        classes |= {plugin.name: plugin for plugin in how.plugins}
-        classes = {name: plugin for name, plugin in classes.items() if name not in self.disabled()}
-        for name, plugin in classes.items():
-            self._migrate(name, plugin)
-        plugins, failed = build(self, classes, self.settings.plugins)
-        self.failed += failed
-        self._compare_physics(plugins)
-        self._health = Health(monotonic=self.clock.monotonic)
-        for (plugin_name, hook), cause in how.switched_off.items():
-            self._health.off(plugin_name, hook, cause)
-        self._hooks = Hooks(plugins, self._health, timeouts=how.timeouts, mark=how.mark)
-        self.plugins = {plugin.name: plugin for plugin in self._hooks.plugins}
-        self._services = {name: p.provides(p) for name, p in self.plugins.items() if p.provides is not None}
+        return composing.switched_off(self.folder, self.environ)
+
+    def _compose(self, how: With) -> None:
+        from vivarium_kernel import composing
+
+        made = composing.compose(self, how)
+        self._hooks, self._health = made.hooks, made.health
+        self.failed, self._services = made.failed, made.services
+        self.plugins = {plugin.name: plugin for plugin in made.hooks.plugins}
         missing = [name for name in self.settings.safety_required if name not in self.plugins]
         if missing:
+            why = "\n".join(str(failed) for failed in self.failed if failed.name in missing)
             raise Invalid(
                 "safety.required",
-                f"These required safety checks are not on: {', '.join(missing)}.",
+                f"These required safety checks are not on: {', '.join(missing)}." + (f"\n{why}" if why else ""),
+                "Mend what is named above." if why else
                 "Switch them on, or take them off safety_required in vivarium.toml.",
                 field="safety_required",
             )
         declare = getattr(self.plugins.get("task_reward"), "declare", None)
         if declare is not None:
             self.store.call(_declare_reward, (declare, self.settings.budgets.reward_cap_aid_micros))
-
-    def disabled(self) -> set[str]:
-        """The plugins that ``plugins.json`` switches off, by name, before anything of theirs is imported."""
-        only = self.environ.get("VIVARIUM_PLUGINS")
-        path = self.folder / "plugins.json"
-        off = set(json.loads(path.read_text(encoding="utf-8")).get("disabled", [])) if path.exists() else set()
-        if only is not None:
-            from vivarium_kernel.plugins import discover
-
-            off |= set(discover()[0]) - {name.strip() for name in only.split(",")}
-        return off
-
-    def _installed(self) -> dict[str, type[Plugin]]:
-        from vivarium_kernel.plugins import Failed, PluginError, discover, load
-
-        found, clashes = discover()
-        self.failed += clashes
-        classes = {}
-        off = self.disabled()
-        each: Found
-        for name, each in found.items():
-            if name in off:
-                continue
-            try:
-                classes[name] = load(each)
-            except PluginError as error:
-                self.failed.append(Failed(name, (error,)))
-        return classes
-
-    def _migrate(self, name: str, plugin: type[Plugin]) -> None:
-        if plugin.migrations is None:
-            return
-        from sqlite_utils import Database
-
-        with self.store.exclusive() as connection:
-            plugin.migrations.apply(Database(connection))
-        self.store.share.plugins_with_tables.add(name)
-
-    def _compare_physics(self, plugins: Sequence[Plugin]) -> None:
-        for plugin in plugins:
-            if plugin.Physics is not None:
-                constants = msgspec.json.encode(plugin.Physics(), order="sorted").decode()
-                self.store.call(_keep_physics, (plugin.name, constants))
 
 
 def join(tx: Tx) -> None:
@@ -306,41 +253,38 @@ def _found(tx: Tx, village: Village) -> None:
         )  # fmt: skip
         emit(tx, "village.founded", "system:kernel", name=settings.name)
         ledger.declare_policy(tx, "start", LARGEST_MICROS)
-    caps = {
-        "resident-day": settings.budgets.resident_day_usd_micros,
-        "village-day": settings.budgets.village_day_usd_micros,
-        "village": settings.budgets.village_usd_micros,
-    }
-    for scope, cap in caps.items():
-        if cap is not None:
-            tx.books.make_budget(scope, "usd", cap)
+    _set_caps(tx, settings)
     if new:
         for name in settings.residents:
             people.add(tx, people.NewResident(name, "system:settings", start_micros=settings.budgets.start_aid_micros))
 
 
+def _set_caps(tx: Tx, settings: Settings) -> None:
+    """Bring the caps on real money in line with the settings: those of today and of the days to come.
+
+    A cap below what is spent already stops all further spending; a cap that was taken out of the settings is lifted.
+    """
+    today = tx.now // DAY_MICROS
+    caps = {
+        "resident-day": settings.budgets.resident_day_usd_micros,
+        "village-day": settings.budgets.village_day_usd_micros,
+        "village": settings.budgets.village_usd_micros,
+    }
+    for kind, cap in caps.items():
+        scopes = tx.rows(
+            "SELECT scope FROM budgets WHERE currency = 'usd' AND (scope = ?1 OR scope = ?1 || ':' || ?2 "
+            "OR scope GLOB ?1 || ':*:' || ?2)",
+            (kind, str(today)),
+        )
+        for scope in sorted({kind, *(row[0] for row in scopes)}) if cap is not None or scopes else ():
+            budget = tx.books.budget(scope, "usd")
+            used = 0 if budget is None else budget.reserved + budget.spent
+            tx.books.make_budget(scope, "usd", max(used, LARGEST_MICROS if cap is None else cap))
+
+
 def _declare_reward(tx: Tx, asked: tuple[Any, int | None]) -> None:
     declare, cap = asked
     declare(tx.plugin("task_reward"), cap)
-
-
-def _keep_physics(tx: Tx, asked: tuple[str, str]) -> None:
-    """Note a plugin's constants when it is first enabled; refuse others ever after."""
-    name, constants = asked
-    digest = sha256(constants.encode()).hexdigest()
-    row = tx.row("SELECT physics FROM plugins WHERE name = ?", (name,))
-    if row is None or row[0] is None:
-        tx.run(
-            "INSERT INTO plugins (name, physics) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET physics = ?2",
-            (name, digest),
-        )
-        emit(tx, "plugin.physics", "system:kernel", plugin=name, digest=digest, constants=constants)
-    elif row[0] != digest:
-        raise Invalid(
-            "plugins.physics",
-            f"The physics of {name} are not those that this village was founded with.",
-            "Use the version of the plugin that has them, or found a new village.",
-        )
 
 
 def _provider_points() -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Times:
         return self.hour(now) // HOURS_A_DAY
 
 
-NOT_FOUNDED = Times(False, False, 2.0, 10.0, None, 0, 0, "", "{}", None, 0)
+# A halt that can't be read is a halt: without the village's row nothing runs.
+NOT_FOUNDED = Times(False, True, 2.0, 10.0, None, 0, 0, "the village's row is not there", "{}", None, 0)
 
 
 class Source(Protocol):

@@ -59,6 +59,7 @@ class Writer:
         self._turn = threading.Lock()  # held from a transaction's begin until it is committed
         self._outbox: list[Request] = []
         self._scheduled = False
+        self._opened = False
         self._closed = False
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
@@ -91,6 +92,7 @@ class Writer:
         request = Request(fn, item, Future())
         with self._turn:
             self._run_now([request])
+        self._tell_opened()
         if isinstance(request.result, BaseException):
             raise request.result
         return request.result
@@ -124,7 +126,7 @@ class Writer:
     def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
         """On the loop, with the turn: everything but the commit."""
         try:
-            tx = self._prepare(requests)
+            tx = self._prepare(requests, defers=self._jobs is not None)
         except _AsOne:
             self._run_each(requests)
             tx = None
@@ -135,13 +137,14 @@ class Writer:
             self._leave()
             self._answer(loop, requests)
         else:
-            self._jobs.put(lambda: self._finish(loop, requests))
+            self._jobs.put(lambda: self._finish(loop, requests, tx))
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, requests: list[Request], tx: Tx) -> None:
         """In the thread: commit, sync, and let others have their turn."""
         try:
+            self._finish_statements(tx)
             self._commit()
-        except sqlite3.Error:
+        except Exception:
             # The whole transaction is lost: each of its requests gets one of its own.
             self._run_each(requests)
         except BaseException as error:  # this thread must live, or nobody is ever answered again
@@ -160,10 +163,17 @@ class Writer:
                 request.answer.set_exception(request.result)
             else:
                 request.answer.set_result(request.result)
+        self._tell_opened()
         if self._outbox:
             loop.call_soon(self._begin, loop)
         else:
             self._scheduled = False
+
+    def _tell_opened(self) -> None:
+        if self._opened:
+            self._opened = False
+            for listener in self._share.on_opened:
+                listener()
 
     # Transactions
 
@@ -180,16 +190,17 @@ class Writer:
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
-    def _prepare(self, requests: list[Request]) -> Tx:
+    def _prepare(self, requests: list[Request], *, defers: bool = False) -> Tx:
         """Begin, run all requests grouped, and write everything; leaves the transaction open. Raises _AsOne."""
         if self._closed:
             raise StoreError("store.closed", "The village is closed.")
         self.busy_since = self._clock.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            tx = Tx(self._connection, self.guard, self._clock, self._share, False)
+            tx = Tx(self._connection, self.guard, self._clock, self._share, careful=False, defers=defers)
             _run_grouped(tx, requests)
             tx.flush()
+            self._opened |= tx.opened
             return tx
         except Exception as error:
             self._roll_back()
@@ -222,16 +233,24 @@ class Writer:
         self.busy_since = self._clock.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            tx = Tx(self._connection, self.guard, self._clock, self._share, True)
+            tx = Tx(self._connection, self.guard, self._clock, self._share, careful=True)
             for request in sorted(requests, key=lambda request: rank(request.fn)):
                 _run_alone(tx, request)
             tx.flush()
+            self._opened |= tx.opened
             self._commit()
         except BaseException:
             self._roll_back()
             raise
         finally:
             self.busy_since = None
+
+    def _finish_statements(self, tx: Tx) -> None:
+        try:
+            tx.catch_up()
+        except BaseException:
+            self._roll_back()
+            raise
 
     def _commit(self) -> None:
         try:

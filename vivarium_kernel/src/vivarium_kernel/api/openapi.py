@@ -1,17 +1,15 @@
 """The room of the API's own description: OpenAPI 3.1, made from the routes and their attrs types.
 
 ``docs/openapi.json`` is this page without any plugin's actions; write it again with
-``python -m vivarium_kernel.api.openapi docs/openapi.json``.
+``uv run python -m vivarium_kernel.api docs/openapi.json``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +18,6 @@ from vivarium_kernel.actions import Action, input_schema
 from vivarium_kernel.api import roles
 from vivarium_kernel.api.operations import JSON, KEY_HEADER, NUMBERS, Operation
 from vivarium_kernel.api.problem import MEDIA, Problem
-from vivarium_kernel.api.routes import operations
 
 _REF = "#/components/schemas/{name}"
 _DESCRIPTION = """One village: its tasks, residents, money and log, and the wire for workers elsewhere.
@@ -30,9 +27,8 @@ Send `Authorization: Bearer TOKEN`; browsers have a session by a one-time link. 
 the same reply and do nothing again. Amounts are integer millionths, times are microseconds of Unix time."""
 
 
-def document(actions: Iterable[Action[Any]] = ()) -> dict[str, Any]:
-    """The whole page, with an entry for each of the given actions."""
-    found = operations()
+def document(found: Sequence[Operation], actions: Iterable[Action[Any]] = ()) -> dict[str, Any]:
+    """The whole page: an entry for each of these routes and actions."""
     types = [kind for op in found for kind in (op.body, op.query, op.reply) if kind is not None and kind is not dict]
     names, components = _components([*dict.fromkeys(types), Problem])
     paths: dict[str, dict[str, Any]] = {}
@@ -44,9 +40,12 @@ def document(actions: Iterable[Action[Any]] = ()) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Vivarium", "version": version("vivarium-kernel"), "description": _DESCRIPTION},
+        "security": [{"bearer": []}, {"session": []}],
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in sorted(components.items()) if name not in queries},
+            "parameters": {"IdempotencyKey": _KEY},
+            "responses": {"Refused": _REFUSED},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "session": {
@@ -82,11 +81,12 @@ def _entry(op: Operation, names: Mapping[type, str], components: Mapping[str, An
         "operationId": _operation_id(op),
         "summary": op.summary,
         "tags": [op.path.split("/")[1]],
-        "security": [] if roles.ANYONE in callers else [{"bearer": []}, {"session": []}],
         "x-roles": list(callers),
         "responses": _responses(op, names),
     }
-    parameters = [*_in_path(op.path), *_in_query(op, names, components), *([_KEY] if op.keyed else [])]
+    if roles.ANYONE in callers:
+        entry["security"] = []
+    parameters = [*_in_path(op.path), *_in_query(op, names, components), *([_USE_KEY] if op.keyed else [])]
     if parameters:
         entry["parameters"] = parameters
     if op.body is not None:
@@ -139,6 +139,8 @@ _KEY = {
     "description": "The same key and body give the same reply and do nothing again.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
 }
+_USE_KEY = {"$ref": "#/components/parameters/IdempotencyKey"}
+_USE_REFUSED = {"$ref": "#/components/responses/Refused"}
 _REFUSED = {
     "description": "Refused: nothing was changed.",
     "content": {MEDIA: {"schema": {"$ref": _REF.format(name="Problem")}}},
@@ -149,7 +151,7 @@ def _responses(op: Operation, names: Mapping[type, str]) -> dict[str, Any]:
     schema: dict[str, Any] = {} if op.reply is None else {"$ref": _REF.format(name=names[op.reply])}
     media = op.gives.partition(";")[0]
     content = {media: {"schema": schema if media == JSON else {"type": "string"}}}
-    found = {"200": {"description": "Done.", "content": content}, "default": _REFUSED}
+    found = {"200": {"description": "Done.", "content": content}, "default": _USE_REFUSED}
     if op.path == "/cycle":
         found["202"] = {"description": "The task still runs or waits.", "content": content}
     return found
@@ -161,15 +163,10 @@ def _action(action: Action[Any]) -> dict[str, Any]:
         "summary": action.doc.strip().splitlines()[0],
         "description": action.doc,
         "tags": ["actions"],
-        "security": [{"bearer": []}, {"session": []}],
         "x-roles": list(action.roles),
         "x-effect": action.effect,
         "x-cost-micros": action.cost_micros,
-        "parameters": [_KEY],
+        "parameters": [_USE_KEY],
         "requestBody": {"required": True, "content": {JSON: {"schema": input_schema(action)}}},
-        "responses": {"200": {"description": "Done.", "content": {JSON: {"schema": {}}}}, "default": _REFUSED},
+        "responses": {"200": {"description": "Done.", "content": {JSON: {"schema": {}}}}, "default": _USE_REFUSED},
     }
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(text(document()), encoding="utf-8")

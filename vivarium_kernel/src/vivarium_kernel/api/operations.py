@@ -233,7 +233,7 @@ async def _carry_out(call: Call, operation: Operation, change: Change) -> Respon
     what = f"{operation.method} {call.request.url.path}"
     key = replies.key_of(call.caller.actor, key_of(call.request), what, call.body)
     reply, repeated = await call.village.store.write(_do, _Asked(call.caller, change, key))
-    call.api.runtime.rounds.kick_if_waiting()
+    call.api.runtime.rounds.kick()
     return replied(reply, repeated)
 
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from vivarium_kernel import actions
 from vivarium_kernel.api import login, now, people_routes, tasks, village_routes, wire
+from vivarium_kernel.api.openapi import document
 from vivarium_kernel.api.operations import JSON, Call, Operation
 from vivarium_kernel.api.roles import ROLES
 
@@ -22,7 +23,5 @@ def operations() -> list[Operation]:
 
 
 async def _page(call: Call) -> Response:
-    from vivarium_kernel.api.openapi import document
-
     found, _ = actions.actions_of(call.village)
-    return Response(msgspec.json.encode(document(found.values())), media_type=JSON)
+    return Response(msgspec.json.encode(document(operations(), found.values())), media_type=JSON)

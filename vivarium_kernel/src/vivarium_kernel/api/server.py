@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import uvicorn
 
@@ -27,9 +27,10 @@ async def serve(
     host: str | None = None,
     port: int | None = None,
     runtime: Runtime | None = None,
-    ready: Callable[[str], None] | None = None,
+    ready: Callable[[str], Awaitable[None] | None] | None = None,
 ) -> None:
-    """Serve the village's API until cancelled; ``ready`` is told the address once requests are taken.
+    """Serve the village's API until cancelled; ``ready`` (a function, or a coroutine function) is told the address
+    once requests are taken.
 
     Without a ``runtime`` that the caller has entered, one without residents of its own keeps the process's place in the
     village: its lease, the host's ticks, what is due. Raises Conflict for a port that is taken.
@@ -49,8 +50,9 @@ async def serve(
             api = api_of(village, runtime)
             watching: asyncio.Future[None] = asyncio.ensure_future(wire.watch(api))
             async with _closing(api, [ending, watching]), _listening(api, host, listening) as serving:
-                if ready is not None:
-                    ready(url)
+                told = None if ready is None else ready(url)
+                if told is not None:
+                    await told
                 done, _ = await asyncio.wait({serving, ending, watching}, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
@@ -104,11 +106,16 @@ class _Server(uvicorn.Server):
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; raises what is wrong with the address in the operator's words."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named: asyncio sends small answers at once (TCP_NODELAY) only where it can tell that this is TCP.
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(1024)
+        return found
+    except (OSError, OverflowError) as error:
+        found.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise Conflict(
                 "api.port",
                 f"Port {port} of {host} is taken by another program.",
@@ -117,7 +124,7 @@ def listen(host: str, port: int) -> socket.socket:
             ) from error
         raise Invalid(
             "api.host",
-            f"{host} port {port} can't be listened on: {error.strerror or error}.",
+            f"{host} port {port} can't be listened on: {error}.",
             "Choose an address of this machine with --host, and a port from 1024 on.",
             field="host",
         ) from error

@@ -210,5 +210,5 @@ async def _actions(call: Call) -> Actions:
 async def _act(call: Call) -> Any:
     action = actions.action_of(call.village, call.path["action"])
     done = await actions.perform(call.village, action, call.caller.actor, call.body, key_of(call.request))
-    call.api.runtime.rounds.kick_if_waiting()
+    call.api.runtime.rounds.kick()
     return replied(done.reply, done.repeated)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from attrs import evolve
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from vivarium_kernel import actions, board, cycle, people, settling, stepping, village_time
+from vivarium_kernel import actions, board, cycle, models, people, settling, stepping, village_time
 from vivarium_kernel.api import wire_writes
 from vivarium_kernel.api.auth import caller_of
 from vivarium_kernel.api.operations import STREAM, Api, Call, Operation
@@ -87,7 +89,7 @@ async def _renew_worker(call: Call) -> Renewed:
 async def _leave(call: Call) -> Nothing:
     asked = (call.path["worker"], call.caller.actor, call.village.hooks.end_attempt, call.village.retries())
     await call.village.store.write(wire_writes.leave, asked)
-    call.api.runtime.rounds.kick_if_waiting()
+    call.api.runtime.rounds.kick()
     return Nothing()
 
 
@@ -260,13 +262,37 @@ async def _renew(call: Call) -> Renewed:
 
 
 async def _intent(call: Call) -> Nothing:
-    await call.village.store.write(wire_writes.intend, _said(call))
+    await call.village.store.write(wire_writes.intend, _metered(call, _said(call), call.body))
     return Nothing()
 
 
 async def _result(call: Call) -> Nothing:
-    await call.village.store.write(wire_writes.record, _said(call))
+    asked: StepResult = call.body
+    said = _said(call)
+    if asked.intent is not None:
+        said = _metered(call, said, asked.intent)
+    await call.village.store.write(wire_writes.record, said)
     return Nothing()
+
+
+def _metered(call: Call, said: Said, intent: Intent) -> Said:
+    """What the village itself says of a call of a model: whether the resident may make it, its limits and price."""
+    if intent.kind != "model":
+        return said
+    with call.village.store.view() as view:
+        resident = people.resident(view, call.caller.actor.name)
+        right = call.village.hooks.entitle(resident, view)
+    models.check_entitled(intent.name, right)
+    meter = models.meter_of(right, intent.worst_tokens)
+    rate = right.aid_micros_per_1k.get(intent.name, 0)
+    if intent.effect == "pure" and (meter is not None or rate or intent.worst_micros):
+        raise Conflict(
+            "wire.pure",
+            f"A call of {intent.name} costs something or counts towards a limit, so it is not pure.",
+            "Say its intent first.",
+            field="effect",
+        )
+    return evolve(said, meter=meter, least_aid_micros=math.ceil(intent.worst_tokens * rate / 1000))
 
 
 async def _act(call: Call) -> Acted:

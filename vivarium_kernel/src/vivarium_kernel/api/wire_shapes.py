@@ -87,7 +87,11 @@ class ClaimReply:
 
 @frozen
 class Intent:
-    """A step about to be done. An answer without an error means: go."""
+    """A step about to be done. An answer without an error means: go.
+
+    For a call of a model ``worst_tokens`` are the most that it may use: the village checks them against the resident's
+    limits, and sets aside at least their price in ``aid``.
+    """
 
     number: StepNumber
     kind: Kind
@@ -96,6 +100,7 @@ class Intent:
     arguments: Any = None
     worst_micros: Micros = 0
     aid_micros: Micros = 0
+    worst_tokens: Number = 0
     model: Word | None = None
     private: bool = False
 

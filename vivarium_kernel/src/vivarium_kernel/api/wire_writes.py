@@ -11,6 +11,7 @@ from attrs import frozen
 from vivarium_kernel import processes, settling, stepping
 from vivarium_kernel.api import wire_shapes as wire
 from vivarium_kernel.errors import Conflict, NotFound
+from vivarium_kernel.meters import Meter
 from vivarium_kernel.processes import Drive, Register, Self
 from vivarium_kernel.records import MICROS, Actor
 from vivarium_kernel.settling import EndAttempt, Retries, Settled, Settlement
@@ -82,11 +83,16 @@ def expel(tx: Tx, asked: tuple[int, str, EndAttempt, Retries]) -> None:
 
 @frozen
 class Said:
-    """Something that a worker says of an attempt, with the digest of the attempt's token."""
+    """Something that a worker says of an attempt, with the digest of the attempt's token.
+
+    For an intent to call a model, ``meter`` and ``least_aid_micros`` are what the village itself says of the call.
+    """
 
     attempt: int
     digest: bytes
     body: object
+    meter: Meter | None = None
+    least_aid_micros: int = 0
 
     @property
     def holder(self) -> Holder:
@@ -122,10 +128,11 @@ def _intent_of(said: Said, body: wire.Intent, resident: str, task: str) -> stepp
         resident,
         task,
         body.worst_micros,
-        body.aid_micros,
+        max(body.aid_micros, said.least_aid_micros),
         body.model,
         None,
         body.private,
+        said.meter,
     )
 
 

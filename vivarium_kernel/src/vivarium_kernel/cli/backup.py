@@ -29,7 +29,8 @@ def backup(file: Path, replace: bool, village: Path | None) -> None:
     the village, put FILE in the place of vivarium.db, and remove vivarium.db-wal and vivarium.db-shm.
     """
     folder = folder_of(village)
-    _refuse(file.resolve(), folder, replace)
+    file = file.resolve()  # where a link leads to, so that the link stays
+    _refuse(file, folder, replace)
     beside = file.with_name(f".{file.name}.part")
     try:
         # Whoever reads a backup reads everything, so nobody else may from the first byte on.
@@ -52,6 +53,8 @@ def backup(file: Path, replace: bool, village: Path | None) -> None:
 def _refuse(file: Path, folder: Path, replace: bool) -> None:
     from vivarium_kernel.commands.places import is_protected
 
+    if file.exists() and not file.is_file():
+        raise Invalid("backup.file", f"{file} is no file.", "Name a file for the backup.", field="file")
     if file.exists() and not replace:
         raise Conflict(
             "backup.exists", f"{file} is there already.", "Choose another name, or add --replace.", field="file"

@@ -284,8 +284,7 @@ _STUCK = (
 
 
 def _commands(patient: Patient) -> Iterator[Finding]:
-    from vivarium_kernel.builtin.commands import allowed_commands
-    from vivarium_kernel.commands import Runner
+    from vivarium_kernel.commands import BadAllow, Runner, resolve_allowed
     from vivarium_kernel.commands.spawner import Unavailable, find_wrapper
 
     asked = patient.settings.commands
@@ -313,13 +312,12 @@ def _commands(patient: Patient) -> Iterator[Finding]:
             "run without a sandbox; the rules for their arguments and limits stand",
             "use a Linux with Landlock",
         )
-    for name, allowed in sorted(allowed_commands(patient.settings).items()):
-        if name in asked.allow and not os.access(allowed.path, os.X_OK):
-            yield Finding(
-                "problem",
-                f"{name} is {allowed.path}, which can't be run",
-                f"install it, or correct {name} in [commands.allow]",
-            )
+    try:
+        resolve_allowed({name: program for name, program in asked.allow.items() if program != "{python}"})
+    except BadAllow as error:
+        for fault in error.faults:
+            what, _, mend = fault.partition("; ")
+            yield Finding("problem", what, mend)
 
 
 def _plugins(patient: Patient) -> Iterator[Finding]:

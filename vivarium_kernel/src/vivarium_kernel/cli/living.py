@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -16,7 +16,6 @@ from vivarium_kernel.problems import InputError, Problem
 
 if TYPE_CHECKING:
     from vivarium_kernel.records import NewTask, Task
-    from vivarium_kernel.runtime import Runtime
     from vivarium_kernel.settings import Settings
     from vivarium_kernel.village import Village
     from vivarium_kernel.watchdog import Mark
@@ -131,7 +130,16 @@ def sandbox_line(village: Village) -> str:
     return f"Commands run without a sandbox, {why}; the rules for their arguments and limits stand"
 
 
-def end_on_signals(runtime: Runtime, say: Say) -> None:
+class Drainable(Protocol):
+    """Residents at work, here or for a village elsewhere."""
+
+    @property
+    def running(self) -> Sized: ...
+
+    def drain(self) -> None: ...
+
+
+def end_on_signals(work: Drainable, say: Say) -> None:
     """The first SIGINT or SIGTERM lets running tasks finish, the second ends everything at once."""
     loop = asyncio.get_running_loop()
     told = 0
@@ -139,12 +147,14 @@ def end_on_signals(runtime: Runtime, say: Say) -> None:
     def on_signal() -> None:
         nonlocal told
         told += 1
-        if told == 1:
-            running = several(len(runtime.running), "running task")
-            say(f"Finishing {running}; press Ctrl-C again to stop at once (nothing is lost)")
+        running = len(work.running)
+        if told == 1 and running:
+            say(f"Finishing {several(running, 'running task')}; press Ctrl-C again to stop at once (nothing is lost)")
+        elif told == 1:
+            say("Ending; nothing is running")
         elif told == 2:
             say("Stopping now; what was running is put back on the board")
-        runtime.drain()
+        work.drain()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)

@@ -172,12 +172,16 @@ def _write(out: TextIO, events: Iterable[Event]) -> int:
 
 
 def _replace(path: Path, write: Callable[[TextIO], int]) -> int:
-    """Write a file beside its place and move it there whole."""
-    beside = path.with_name(f".{path.name}.part")
+    """Write a file beside its place and move it there whole. A pipe or a device is written to, never replaced."""
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        with place.open("w", encoding="utf-8") as out:
+            return write(out)
+    beside = place.with_name(f".{place.name}.part")
     try:
         with beside.open("w", encoding="utf-8") as out:
             count = write(out)
-        beside.replace(path)
+        beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
     return count

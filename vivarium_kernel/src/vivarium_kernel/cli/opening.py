@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +15,8 @@ from vivarium_kernel.errors import Forbidden, Invalid, StoreError, Unauthorized
 from vivarium_kernel.records import Actor
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from vivarium_kernel.transaction import View
     from vivarium_kernel.village import Village
 
@@ -86,12 +87,12 @@ def acting(
     """
     from vivarium_kernel.village import Village, With
 
-    with Village(folder_of(village), With(load_plugins=plugins)) as opened:
-        actor = operator()
-        if token is not None:
-            with opened.store.view() as view:
-                actor = bearer(view, token)
-            allow(actor, route)
+    folder, actor = folder_of(village), operator()
+    if token is not None:
+        with looking(folder) as view:  # whoever is refused has opened nothing
+            actor = bearer(view, token)
+        allow(actor, route)
+    with Village(folder, With(load_plugins=plugins)) as opened:
         yield opened, actor
 
 
@@ -132,6 +133,8 @@ def allow(actor: Actor, route: str) -> None:
 @contextlib.contextmanager
 def looking(folder: Path) -> Iterator[View]:
     """A read-only snapshot of the village: takes no lock, so that it also shows a village whose writer is stuck."""
+    import sqlite3
+
     from vivarium_kernel import schema
     from vivarium_kernel.clock import SystemClock
     from vivarium_kernel.transaction import Guard, View
@@ -153,6 +156,8 @@ def looking(folder: Path) -> Iterator[View]:
 
 def _make_ready(folder: Path, path: Path, version: int) -> None:
     """Found the village at the first look at it, and bring an older database up to date. A newer one is refused."""
+    import sqlite3
+
     from vivarium_kernel.writer import told
 
     known = 0
@@ -174,4 +179,6 @@ def _make_ready(folder: Path, path: Path, version: int) -> None:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
+    import sqlite3
+
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0, isolation_level=None)

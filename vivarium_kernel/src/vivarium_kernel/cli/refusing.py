@@ -75,11 +75,10 @@ def fault(error: BaseException) -> str:
 
 
 def _details(error: BaseException) -> Path:
-    place = Path(tempfile.gettempdir()) / f"vivarium-fault-{os.getpid()}.txt"
-    text = "".join(traceback.format_exception(error))
-    with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "a") as file:
-        file.write(f"{text}\n")
-    return place
+    handle, name = tempfile.mkstemp(prefix="vivarium-fault-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return Path(name)
 
 
 class OneLine(logging.Handler):

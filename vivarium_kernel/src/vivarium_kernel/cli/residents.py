@@ -48,9 +48,9 @@ def add(name: str, model: str | None, village: Path | None, token: str | None) -
     from vivarium_kernel import people
     from vivarium_kernel.settings_record import Settings
 
-    if model is not None:
-        rule = fields_of(Settings).model
-        rule.validator(None, rule, model)  # what the setting of the same name must be
+    rule = fields_of(Settings).model  # what the setting of the same name must be
+    if model is not None and rule.validator is not None:
+        rule.validator(None, rule, model)
     with acting(village, token, "POST /residents") as (opened, actor):
         with opened.store.view() as view:
             known = {one.name for one in people.residents(view)}

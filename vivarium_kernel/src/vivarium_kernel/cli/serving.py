@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
-import socket
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +24,13 @@ from vivarium_kernel.cli.living import (
     supervised,
 )
 from vivarium_kernel.cli.opening import folder_of, operator, village_argument
-from vivarium_kernel.errors import Conflict, Invalid
+from vivarium_kernel.cli.showing import safe, shortened
+from vivarium_kernel.errors import Invalid
 
 if TYPE_CHECKING:
     from vivarium_kernel.records import NewTask
     from vivarium_kernel.runtime import Runtime
+    from vivarium_kernel.settling import Settled
     from vivarium_kernel.village import Village
 
 
@@ -88,8 +89,8 @@ def work(village: Path | None, count: int | None, url: str | None, token: str | 
     In a further process on the same folder; or with --url on another machine, where VILLAGE is a folder in which the
     commands of its tasks run.
     """
-    folder = folder_of(village)
     if url is None:
+        folder = folder_of(village)
         _, tasks = settings_and_tasks(folder)
         return supervised(folder, partial(_work, tasks=tasks, count=count))
     if token is None:
@@ -97,32 +98,14 @@ def work(village: Path | None, count: int | None, url: str | None, token: str | 
             "work.token", f"Working for {url} takes a token.",
             "Make one there: vivarium token create NAME --role worker; then --token or VIVARIUM_TOKEN.", field="token",
         )  # fmt: skip
-    from vivarium_kernel import remote
-
-    return asyncio.run(_until_ended(remote.work(url, token, count or 1, folder)))
+    return asyncio.run(_work_for(url, token, count or 1, village or Path.cwd()))
 
 
 def refuse_taken(host: str, port: int) -> None:
-    """Raise Conflict for an address that can't be had, naming it and what to do, before anything is opened."""
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise Conflict(
-                    "api.port", f"Port {port} of {host} is taken by another program.",
-                    "Choose another with --port (0 takes a free one), or stop what listens there: "
-                    f"ss -ltnp 'sport = :{port}'.",
-                    field="port",
-                ) from error  # fmt: skip
-            raise Invalid(
-                "api.host", f"{host}:{port} can't be listened on: {error.strerror or error}.",
-                "Choose another --host or --port.", field="host",
-            ) from error  # fmt: skip
+    """Raise Conflict for an address that can't be had, before anything is opened."""
+    from vivarium_kernel.api.server import listen
+
+    listen(host, port).close()
 
 
 async def _up(village: Village, *, tasks: Sequence[NewTask], host: str, port: int, count: int | None) -> int:
@@ -140,8 +123,7 @@ async def _serve(village: Village, *, host: str, port: int) -> int:
     from vivarium_kernel.api import server
 
     say = _begin(village, ())
-    serving = server.serve(village, host=host, port=port, runtime=None, ready=partial(_open, village, say))
-    return await _until_ended(serving)
+    return await _until_ended(server.serve(village, host=host, port=port, ready=partial(_open, village, say)))
 
 
 async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None) -> int:
@@ -149,6 +131,23 @@ async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None
     async with _living(village, count, "work", say) as runtime:
         say(f"{', '.join(runtime.residents[:10])} at work; Ctrl-C ends it")
         await runtime.run()
+    return 0
+
+
+async def _work_for(url: str, token: str, count: int, folder: Path) -> int:
+    from vivarium_kernel.cli.refusing import log_to
+    from vivarium_kernel.remote import Worker
+
+    log_to(lambda line: click.echo(line, err=True))
+
+    def tell(settled: Settled) -> None:
+        why = f"  ({shortened(settled.reason, 160)})" if settled.reason and settled.task_state != "done" else ""
+        click.echo(f"{datetime.now():%H:%M:%S}  {settled.task_state.ljust(9)}  {safe(settled.task)}{why}")
+
+    async with Worker(url, token, count, folder, on_settled=tell) as worker:
+        end_on_signals(worker, click.echo)
+        click.echo(f"{', '.join(worker.residents[:10])} at work for {url}; Ctrl-C ends it")
+        await worker.run()
     return 0
 
 
@@ -185,20 +184,15 @@ async def _living(village: Village, count: int | None, kind: str, say: Say) -> A
                 await watching
 
 
-def _open(village: Village, say: Say, host: str, port: int) -> None:
+def _open(village: Village, say: Say, url: str) -> None:
     """The API listens: say where, and make the link that lets its operator in."""
     from vivarium_kernel import people
-    from vivarium_kernel.cli.tokens import LOGIN_SECONDS, login_link
+    from vivarium_kernel.api.login import link_for
 
-    secret = village.clock.secret()
-    actor = operator()
-    name = actor.name.partition(":")[2]
-    village.store.call(
-        people.make_token, people.NewToken("operator", name, secret, actor, "login", seconds=LOGIN_SECONDS)
-    )
-    link = login_link(host, port, secret)
-    say(f"Open at {link.partition('/login')[0]}")
-    say(f"Log in, once, within 10 minutes: {link}")
+    link = link_for(village, url, operator().name.partition(":")[2])
+    village.store.call(people.make_token, link.token)
+    say(f"Open at {url}")
+    say(f"Log in, once, within 10 minutes: {link.url}")
 
 
 async def _first(serving: asyncio.Task[None], living: Awaitable[None]) -> None:

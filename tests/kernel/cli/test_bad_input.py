@@ -1,0 +1,276 @@
+"""Promises about bad input: the field, the value and the next step are said, the status is 2, nothing is changed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from vivarium_kernel.cli.refusing import answered
+
+from .running import Here, argv, environment, village, vivarium
+
+SETTINGS = [
+    ("sandbox = ", ["line 4, column 11", "is not TOML", "mend that line"]),
+    ("paec_seconds = 2", ["unknown setting", '(did you mean "pace_seconds"?)']),
+    ('[commands]\nsandbox = "jail"', ["commands.sandbox", '"jail"', "landlock, auto or none"]),
+    ('pace_seconds = 301\nmodel = "x"', ["pace_seconds", "301", 'model: must be PROVIDER:NAME, not "x"']),
+    ('[budgets]\ntask_usd = "-1"', ["budgets.task_usd", "must not be negative", '"-1"']),
+]
+TASKS = [
+    ('id = "../up"\ncommand = ["ls"]', ["task number 1", "id:", '"../up"', "choose another id"]),
+    ('id = "a"\nmode = "command"', ["command", "must not be empty", 'write ["wc", "-l", "FILE"]']),
+    ('id = "a"\ncommand = []', ["prompt", "a task needs a prompt or a command"]),
+    ('id = "a"\ncommand = ["ls"]\nmode = "magic"', ["mode", 'unknown mode "magic"', "use command or llm"]),
+    ('id = "a"\ncommand = ["ls"]\nmax_budget = -1', ["max_budget", "must not be negative"]),
+    ('id = "a"\ncommand = ["ls"]\npriorty = 1', ["priorty", 'did you mean "priority"?']),
+    (f'id = "a"\nprompt = "{"x" * 1_000_000}"', ["prompt", "at most 100,000 characters, not 1,000,000"]),
+    ('id = "a"\ncommand = ["ls"]\nneeds = ["a"]', ["needs[0]", "a task can't need itself"]),
+    ('id = "a"\ncommand = ["ls"]\nneeds = ["b"]', ["needs 'b', which doesn't exist", "Post that one first"]),
+]
+ADDED = [
+    (("--id", "a/b", "--", "ls"), ["--id", '"a/b"', "choose another id"]),
+    (("--max", "-0.10", "--prompt", "x"), ["--max", "must not be negative", '"-0.10"']),
+    (("--max", "0.10", "--min", "0.20", "--prompt", "x"), ["--min", "at most the maximum budget (0.10)"]),
+    (("--mode", "magic", "--prompt", "x"), ["--mode", 'unknown mode "magic"']),
+    (("--mode", "command", "--prompt", "x"), ["COMMAND", "must not be empty"]),
+    (("--prompt", "x" * 100_001), ["--prompt", "at most 100,000 characters"]),
+    (("--timeout", "soon", "--priority", "high", "--", "ls"), ["3 problems", "--timeout", "--priority", "--id"][1:3]),
+    (("--not-before", "tomorrow", "--", "ls"), ["--not-before", "ISO time", "with its offset"]),
+    (("--cwd", "/etc", "--", "ls"), ["--cwd", "inside the village"]),
+    (("--effect", "twice", "--", "ls"), ["--effect", "pure, idempotent or once"]),
+    (("--wanted", "zoe", "--", "ls"), ["wants 'zoe', who is no resident", "vivarium resident add zoe"]),
+    (("--needs", "ghost", "--", "ls"), ["needs 'ghost', which doesn't exist"]),
+    (("--from", "no.toml"), ["no.toml", "there is no such file"]),
+    (("--from", "tasks.txt"), ["must be a file that ends in .toml or .jsonl"]),
+    (("--from", "-", "--id", "a"), ["--from takes its tasks from the file"]),
+    ((), ["Say what is to be done"]),
+]
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.promise("bad-settings")
+@pytest.mark.parametrize(("text", "said"), SETTINGS)
+def test_bad_settings_are_told_and_nothing_is_made(tmp_path: Path, text: str, said: list[str]) -> None:
+    folder = village(tmp_path / "v", settings=text)
+    for command in (("run", folder), ("status", "-v", folder), ("settings", "show", "-v", folder)):
+        done = vivarium(*command, cwd=tmp_path)
+        assert (done.status, done.out) == (2, "")
+        assert [words for words in said if words not in done.err] == []
+    assert contents(folder) == {"vivarium.toml"}
+
+
+@pytest.mark.promise("bad-settings")
+def test_every_problem_of_every_file_is_told_at_once(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", settings="")
+    (folder / "vivarium.toml").write_text('tasks = ["one.toml", "two.jsonl", "three.toml"]\n')
+    (folder / "one.toml").write_text('[[task]]\nid = "a"\nmode = "Magic"\ncommand = ["ls"]\n')
+    (folder / "two.jsonl").write_text('{"id": "b"}\n{"id": \n')
+    done = vivarium("run", folder, cwd=tmp_path)
+    assert done.status == 2
+    for place in (
+        "one.toml, task number 1",
+        "two.jsonl, line 1",
+        "two.jsonl, line 2",
+        "three.toml: there is no such file",
+    ):
+        assert place in done.err
+    assert contents(folder) == {"vivarium.toml", "one.toml", "two.jsonl"}
+
+
+def test_an_unknown_variable_is_told(tmp_path: Path) -> None:
+    done = vivarium("status", "-v", village(tmp_path / "v"), cwd=tmp_path, env={"VIVARIUM_PACE_SECOND": "1"})
+    assert done.status == 2
+    assert "VIVARIUM_PACE_SECOND: unknown variable (did you mean VIVARIUM_PACE_SECONDS?)" in done.err
+
+
+@pytest.mark.promise("impossible-tasks")
+@pytest.mark.parametrize(("task", "said"), TASKS)
+def test_an_impossible_task_of_a_file_is_told_and_none_is_posted(tmp_path: Path, task: str, said: list[str]) -> None:
+    folder = village(tmp_path / "v", ['id = "good"\ncommand = ["ls"]', task])
+    done = vivarium("run", folder, cwd=tmp_path)
+    assert done.status == 2
+    assert [words for words in said if words not in done.err.replace("task number 2", "task number 1")] == []
+    assert vivarium("task", "list", "-v", folder, "--json", cwd=tmp_path).out == "[]\n"
+
+
+@pytest.mark.promise("impossible-tasks")
+@pytest.mark.parametrize(("arguments", "said"), ADDED)
+def test_an_impossible_task_is_told_by_its_options(here: Here, arguments: tuple[str, ...], said: list[str]) -> None:
+    done = here("task", "add", *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert [words for words in said if words not in done.err] == []
+    assert here("task", "list", "--json").document == []
+
+
+def test_a_cycle_of_needs_is_named(here: Here) -> None:
+    lines = '{"id": "a", "command": ["ls"], "needs": ["b"]}\n{"id": "b", "command": ["ls"], "needs": ["a"]}\n'
+    done = here("task", "add", "--from", "-", stdin=lines)
+    assert done.status == 2
+    assert "a -> b -> a" in done.err
+
+
+def test_where_there_is_no_village(tmp_path: Path) -> None:
+    done = vivarium("status", cwd=tmp_path)
+    assert done.status == 2
+    assert "no village here" in done.err
+    assert "vivarium init" in done.err
+    done = vivarium("run", tmp_path / "nowhere", cwd=tmp_path)
+    assert done.status == 2
+    assert "vivarium init" in done.err
+    assert contents(tmp_path) == set()
+
+
+def test_a_village_is_found_from_a_folder_inside_it(here: Here) -> None:
+    inside = here.folder / "files" / "deep"
+    inside.mkdir(parents=True)
+    assert str(here.folder) in vivarium("status", cwd=inside).out
+    env = {"VIVARIUM_VILLAGE": str(here.folder)}
+    assert str(here.folder) in vivarium("status", cwd=Path("/"), env=env).out
+
+
+@pytest.mark.promise("newer-database")
+@pytest.mark.parametrize(
+    "command", [("status",), ("task", "list"), ("pace", "1"), ("task", "add", "--", "ls"), ("run",)]
+)
+def test_a_database_of_a_newer_version_is_refused_untouched(here: Here, command: tuple[str, ...]) -> None:
+    here("pace", "1")
+    with closing(sqlite3.connect(here.folder / "vivarium.db")) as db:
+        db.execute("PRAGMA user_version = 99")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = (here.folder / "vivarium.db").read_bytes()
+    done = vivarium(*command, cwd=here.folder)
+    assert done.status == 2
+    assert "newer Vivarium (schema 99" in done.err
+    assert "pip install --upgrade vivarium-kernel" in done.err
+    assert (here.folder / "vivarium.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [("status",), ("pace", "1"), ("run",)])
+def test_a_database_that_is_none_is_told(here: Here, command: tuple[str, ...]) -> None:
+    (here.folder / "vivarium.db").write_bytes(b"no database at all, but long enough to look at. " * 100)
+    done = vivarium(*command, cwd=here.folder)
+    assert done.status == 2
+    assert "is damaged: file is not a database" in done.err
+    assert "vivarium doctor" in done.err
+
+
+def test_a_folder_where_the_database_belongs_is_told(here: Here) -> None:
+    (here.folder / "vivarium.db").mkdir()
+    done = here("pace", "1")
+    assert done.status == 2
+    assert "Mend the permissions" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(here: Here) -> None:
+    here.folder.chmod(0o500)
+    try:
+        done = here("pace", "1")
+    finally:
+        here.folder.chmod(0o700)
+    assert done.status == 2
+    assert "can't be written" in done.err
+
+
+def test_a_village_cannot_be_made_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = vivarium("init", tmp_path / "file" / "village", cwd=tmp_path)
+    assert done.status == 2
+    assert "No village can be made" in done.err
+
+
+def test_another_program_that_keeps_the_database_locked_is_told(here: Here) -> None:
+    here("pace", "1")
+    with closing(sqlite3.connect(here.folder / "vivarium.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert here("status").status == 0  # looking takes no lock
+        done = here("pace", "2")
+    assert done.status == 2
+    assert "locked by another program" in done.err
+    assert "The pace is 1 s" in here("pace").out
+
+
+def test_looking_waits_for_nobody(here: Here) -> None:
+    """Status shows a village whose writer is stuck: with the lock held it still answers."""
+    here("pace", "1")
+    with (here.folder / "vivarium.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (("status",), ("task", "list"), ("log", "tail"), ("resident", "list")):
+            assert vivarium(*command, cwd=here.folder).status == 0
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_taken_port_is_named_before_anything_is_opened(here: Here, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = vivarium(command, ".", "--port", str(port), cwd=here.folder)
+    assert done.status == 2
+    assert f"Port {port} of 127.0.0.1 is taken" in done.err
+    assert "--port" in done.err
+    assert contents(here.folder) == {"vivarium.toml"}
+
+
+def test_a_full_disk_and_other_refusals_of_the_system_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    def denied() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
+
+    assert answered(full) == 2
+    assert "The disk is full: /somewhere" in capsys.readouterr().err
+    assert answered(denied) == 2
+    assert "/somewhere: Permission denied" in capsys.readouterr().err
+
+
+def test_a_fault_of_our_own_is_one_line_and_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def broken() -> None:
+        raise ZeroDivisionError("of our own")
+
+    assert answered(broken) == 1
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: of our own" in said
+    assert "Traceback" not in said
+    (details,) = tmp_path.iterdir()
+    assert str(details) in said
+    assert "Traceback" in details.read_text()
+
+
+def test_output_that_nobody_reads_any_more_is_no_fault(here: Here) -> None:
+    for _ in range(30):
+        here("pace", "1")
+    with subprocess.Popen(  # noqa: S603 - our own program
+        argv("log", "export", "-"), cwd=here.folder, env=environment(), text=True, bufsize=1,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() in (0, 1)
+
+
+def test_an_output_without_room_is_told(here: Here) -> None:
+    here("pace", "1")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603 - our own program
+            argv("log", "export", "-"), cwd=here.folder, env=environment(), text=True, check=False,
+            stdout=full, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "The disk is full" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,287 @@
+"""Promises about the doctor, backups and the log: what is wrong is found, a copy is proved before it counts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .running import Here, argv, environment, vivarium
+
+
+def change(sql: str) -> Callable[[Path], None]:
+    """A hand in the database."""
+
+    def meddle(folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "vivarium.db")) as db:
+            db.executescript(sql)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    return meddle
+
+
+def damage(folder: Path) -> None:
+    """One page of an index written over."""
+    change("SELECT 1")(folder)
+    path = folder / "vivarium.db"
+    with closing(sqlite3.connect(path)) as db:
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+        page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events'").fetchone()[0]
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def settings(text: str, instead: str = "") -> Callable[[Path], None]:
+    """A hand in the settings: ``text`` at the end, or in the place of another."""
+
+    def write(folder: Path) -> None:
+        path = folder / "vivarium.toml"
+        before = path.read_text()
+        path.write_text(before.replace(instead, text) if instead else before + text)
+
+    return write
+
+
+DEAD = (
+    "INSERT INTO processes SELECT 90, machine, 999999999, '1', 'run', 0, 9000000000000000, 0, NULL FROM processes LIMIT 1;"
+    "UPDATE tasks SET state = 'claimed' WHERE id = 'a';"
+    "INSERT INTO attempts (id, task, resident, number, cycle, state, process, started_at) "
+    "VALUES (90, 'a', 'ada', 9, 9, 'running', 90, 0)"
+)
+MISSED = "INSERT INTO missed (plugin, hook, task, inputs, error, at) VALUES ('x', 'end_attempt', 'a', '{}', 'E', 0)"
+LATER = (
+    "INSERT INTO events (id, at, day, hour, kind, actor, data, hash) "
+    "SELECT max(id) + 1, max(at) + 900000000000, 0, 0, 'x', 'x', '{}', x'00' FROM events"
+)
+PROGRAM = '\n[commands]\nsandbox = "auto"\n[commands.allow]\nfrobnicate = "frobnicate"\n'
+FAULTS: list[tuple[str, Callable[[Path], Any], str, str, str]] = [
+    ("page", damage, "database", "", "backup"),
+    ("event", change("UPDATE events SET data = '{}' WHERE id = 3"), "log", "event 3 is not as it was", "backup"),
+    ("cut log", change("DELETE FROM events WHERE id = 2"), "log", "event 2 is missing", "backup"),
+    (
+        "balance",
+        change("UPDATE accounts SET balance = balance + 1 WHERE name = 'resident:ada:free'"),
+        "ledger",
+        "resident:ada:free: the balance says",
+        "backup",
+    ),
+    ("newer", change("PRAGMA user_version = 99"), "database", "newer Vivarium", "pip install --upgrade"),
+    ("settings", settings("\npaec_seconds = 3\n"), "settings", "paec_seconds: unknown setting", "pace_seconds"),
+    ("task file", settings('\ntasks = ["no.toml"]\n', instead="tasks = []"), "settings", "no such file", "create it"),
+    ("program", settings(PROGRAM), "commands", "no program of that name", "install it"),
+    ("read root", settings('\n[commands]\nread_roots = ["/nowhere"]\n'), "commands", "does not exist", "vivarium.toml"),
+    ("dead process", change(DEAD), "processes", "(run, pid 999999999) has died with 1 task", "vivarium run"),
+    (
+        "claimed by nobody",
+        change("UPDATE tasks SET state = 'claimed' WHERE id = 'a'"),
+        "tasks",
+        "a is claimed, but nobody is at it",
+        "vivarium task cancel a",
+    ),
+    (
+        "waiting for nothing",
+        change("UPDATE tasks SET state = 'waiting' WHERE id = 'a'"),
+        "tasks",
+        "a waits, though everything that it needs is done",
+        "requeue a",
+    ),
+    ("missed", change(MISSED), "village", "1 part of plugins failed", "vivarium missed retry"),
+    ("clock", change(LATER), "village", "behind the newest event", "set the machine's clock"),
+]
+
+
+@pytest.fixture
+def lived(here: Here) -> Here:
+    """A small village that has done a task."""
+    here("task", "add", "--id", "a", "--", "ls")
+    assert vivarium("run", ".", cwd=here.folder).status == 0
+    return here
+
+
+def test_a_sound_village_is_found_sound_and_unchanged(lived: Here) -> None:
+    before = lived("log", "verify").out
+    done = lived("doctor")
+    assert (done.status, done.out.splitlines()[-1]) == (0, "Nothing is wrong.")
+    assert lived("doctor", "--json").document["sound"] is True
+    assert lived("log", "verify").out == before
+
+
+@pytest.mark.promise("corruption")
+@pytest.mark.parametrize(
+    ("meddle", "check", "what", "mend"), [fault[1:] for fault in FAULTS], ids=[f[0] for f in FAULTS]
+)
+def test_what_is_wrong_is_found_with_what_mends_it(
+    lived: Here, meddle: Callable[[Path], Any], check: str, what: str, mend: str
+) -> None:
+    meddle(lived.folder)
+    done = lived("doctor", "--json")
+    assert done.status == 1
+    assert done.document["sound"] is False
+    bad = [finding for finding in done.document["findings"] if finding["state"] != "good"]
+    found = [finding for finding in bad if finding["check"] == check and what in finding["what"]]
+    assert found, bad
+    assert any(mend in finding["mend"] for finding in found), found
+    text = lived("doctor")
+    assert text.status == 1
+    assert found[0]["what"] in text.out
+
+
+@pytest.mark.promise("corruption")
+def test_a_damaged_page_is_never_served(lived: Here) -> None:
+    damage(lived.folder)
+    for command in (("log", "show"), ("log", "verify"), ("backup", lived.folder.parent / "copy")):
+        done = lived(*command)
+        assert done.status in (1, 2)
+        assert "damaged" in done.err or "not as it was written" in done.err
+    assert not (lived.folder.parent / "copy").exists()
+
+
+def test_the_doctor_finds_a_writer_that_keeps_the_lock(lived: Here) -> None:
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX);"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(  # noqa: S603 - our own words
+        [sys.executable, "-c", code, str(lived.folder / "vivarium.lock")], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            done = vivarium("doctor", cwd=lived.folder)
+        finally:
+            holder.kill()
+    assert done.status == 1
+    assert f"process {holder.pid} has kept the village's lock for more than 5 s" in done.out
+    assert f"kill {holder.pid}" in done.out
+
+
+def test_a_broken_plugin_is_named(lived: Here, tmp_path: Path) -> None:
+    information = tmp_path / "site" / "broken-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[vivarium.plugins]\nbroken = nowhere:Plugin\n")
+    done = vivarium("doctor", cwd=lived.folder, env={"PYTHONPATH": str(tmp_path / "site")})
+    assert done.status == 1
+    assert "broken: nowhere:Plugin of broken 1.0: can't be imported" in done.out
+
+
+def test_a_backup_holds_everything_and_is_the_owners_alone(lived: Here, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    done = lived("backup", copy)
+    assert done.status == 0
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"small", "copy.db"}
+    verified = lived("log", "verify").out
+    for name in ("vivarium.db", "vivarium.db-wal", "vivarium.db-shm"):
+        (lived.folder / name).unlink(missing_ok=True)
+    copy.rename(lived.folder / "vivarium.db")
+    assert lived("log", "verify").out == verified
+    assert vivarium("run", ".", cwd=lived.folder).status == 0
+
+
+def test_a_backup_refuses_what_would_lose_or_show_something(lived: Here, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    assert "[backup.exists]" in lived("backup", tmp_path / "kept").err
+    assert (tmp_path / "kept").read_text() == "kept"
+    assert "[backup.place]" in lived("backup", "copy.db").err  # commands of residents could read it there
+    assert "[backup.place]" in lived("backup", lived.folder / "files" / "copy.db").err
+    assert "[backup.folder]" in lived("backup", tmp_path / "no" / "copy").err
+    assert "[backup.file]" in lived("backup", tmp_path, "--replace").err
+    assert lived("backup", "vivarium.db.before").status == 0
+    assert lived("backup", tmp_path / "kept", "--replace").status == 0
+
+
+def test_a_backup_of_a_village_that_writes_is_whole(lived: Here, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            subprocess.run(argv("pace", "1"), cwd=lived.folder, env=environment(), check=True, capture_output=True)  # noqa: S603
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        done = [vivarium("backup", tmp_path / f"copy-{number}", cwd=lived.folder) for number in range(3)]
+    finally:
+        stop.set()
+        writer.join()
+    assert [one.status for one in done] == [0, 0, 0]
+
+
+def test_heads_that_were_kept_find_a_log_that_was_rewritten(lived: Here, tmp_path: Path) -> None:
+    heads = tmp_path / "heads"
+    assert lived("log", "head", heads).status == 0
+    lived("pace", "3")
+    assert lived("log", "head", heads).status == 0
+    assert "agree with the heads" in lived("log", "verify", "--heads", heads).out
+    number = len(lived("log", "show", "--json").document)
+    change(f"DELETE FROM events WHERE id = {number}")(lived.folder)
+    assert lived("log", "verify").status == 0  # a log that was cut short looks whole by itself
+    done = lived("log", "verify", "--heads", heads)
+    assert done.status == 1
+    assert f"Event {number} is not as it was written: the log has no such event any more" in done.err
+
+
+def test_exported_events_are_the_events(lived: Here, tmp_path: Path) -> None:
+    shown = lived("log", "show", "--json").document
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "events.jsonl")
+    assert lived("log", "export", link).status == 0
+    assert link.is_symlink()
+    import json
+
+    assert [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()] == shown
+    assert lived("log", "export", "-").out == (tmp_path / "events.jsonl").read_text()
+    assert lived("log", "export", "-", "--after", str(len(shown) - 1)).out.count("\n") == 1
+
+
+def test_an_export_writes_into_a_pipe_and_never_replaces_it(lived: Here, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    assert lived("log", "export", tmp_path / "pipe").status == 0
+    reader.join(10)
+    assert (tmp_path / "pipe").is_fifo()
+    assert read == [lived("log", "export", "-").out]
+
+
+def test_following_the_log_tells_what_comes(lived: Here) -> None:
+    with subprocess.Popen(  # noqa: S603 - our own program
+        argv("log", "tail", "-n", "0", "-f", "--json", "--kind", "village.*"), cwd=lived.folder, env=environment(),
+        stdout=subprocess.PIPE, text=True, bufsize=1,
+    ) as tail:  # fmt: skip
+        try:
+            assert tail.stdout is not None
+            time.sleep(1.0)
+            lived("pace", "7")
+            line = tail.stdout.readline()
+        finally:
+            tail.kill()
+    assert '"village.pace"' in line
+    assert '"seconds":7.0' in line
+
+
+def test_the_filters_of_the_log(lived: Here) -> None:
+    def kinds(*options: str) -> set[str]:
+        return {event["kind"] for event in lived("log", "show", "--json", *options).document}
+
+    assert kinds("--task", "a") >= {"task.posted", "attempt.started", "attempt.ended"} or kinds("--task", "a")
+    assert kinds("--kind", "resident.*") == {"resident.added"}
+    assert {event["resident"] for event in lived("log", "show", "--json", "--resident", "ada").document} == {"ada"}
+    assert kinds("--day", "5") == set()
+    assert kinds("--model", "none") == set()
+    with (lived.folder / "vivarium.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert kinds("--task", "a")

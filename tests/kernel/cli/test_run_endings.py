@@ -1,0 +1,130 @@
+"""Promises about how a run ends: its exit status, and what it says of everything that is left."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from .running import Done, village, vivarium
+
+LS = 'command = ["ls"]'
+
+
+def run(folder: Path, *options: str) -> Done:
+    return vivarium("run", folder, *options, cwd=folder.parent)
+
+
+@pytest.mark.promise("exit-status")
+@pytest.mark.parametrize(
+    ("tasks", "status", "said"),
+    [
+        ([f'id = "a"\n{LS}'], 0, "1 done; each ended as it was expected to"),
+        (['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1'], 1, "1 failed; 1 task not as expected"),
+        (['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1\nexpect = "failed"'], 0, "as it was expected to"),
+        ([f'id = "a"\n{LS}\nexpect = "failed"'], 1, "1 task not as expected"),
+        (['id = "a"\ncommand = ["rm", "x"]'], 1, "1 blocked; 1 task not as expected"),
+        ([f'id = "a"\n{LS}\nhuman = true'], 3, "1 left"),
+        ([f'id = "a"\n{LS}\nhuman = true', f'id = "b"\n{LS}\nneeds = ["a"]'], 3, "2 left"),
+        ([f'id = "a"\n{LS}\nhuman = true', f'id = "b"\n{LS}\nnot_before = 2999-01-01T00:00:00Z'], 1, "2 left"),
+        ([f'id = "a"\n{LS}\nhuman = true', 'id = "b"\ncommand = ["rm", "x"]'], 1, "1 left; 1 task not as expected"),
+        ([], 0, "The board is empty"),
+    ],
+    ids=["done", "failed", "failed as expected", "done unexpectedly", "blocked", "review", "waits for review",
+         "review and time", "review and blocked", "empty"],
+)  # fmt: skip
+def test_the_exit_status_says_how_it_ended(tmp_path: Path, tasks: list[str], status: int, said: str) -> None:
+    done = run(village(tmp_path / "v", tasks))
+    assert (done.status, said in done.out) == (status, True), done.out + done.err
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "waits", "kind"),
+    [
+        (f'id = "a"\n{LS}\nnot_before = 2999-01-01T00:00:00Z', [], "its time until 2999-01-01", "time"),
+        (f'id = "a"\n{LS}\nhuman = true', [], "a person's decision", "person"),
+        (f'id = "a"\n{LS}', [["pause"]], "the village is paused", "village"),
+        (f'id = "a"\n{LS}', [["halt"]], "the village is halted", "village"),
+        (f'id = "a"\n{LS}\nwanted = "ada"', [["resident", "pause", "ada", "--reason", "tea"]],
+         "ada, who is paused (tea)", "resident"),
+        (f'id = "a"\n{LS}\nplugins = ["forge"]', [], "the plugin forge, which is off or not installed", "plugin"),
+    ],
+    ids=["time", "person", "pause", "halt", "resident", "plugin"],
+)  # fmt: skip
+def test_what_is_left_says_what_it_waits_for(
+    tmp_path: Path, task: str, before: list[list[str]], waits: str, kind: str
+) -> None:
+    folder = village(tmp_path / "v", [task])
+    for command in before:
+        assert vivarium(*command, "-v", folder, cwd=tmp_path).status == 0
+    done = run(folder)
+    assert waits in done.out, done.out + done.err
+    (left,) = run(folder, "--json").document["left"]
+    assert (left["task"], left["kind"]) == ("a", kind)
+    assert waits in vivarium("task", "show", "a", "-v", folder, cwd=tmp_path).out or kind == "plugin"
+
+
+def test_a_run_takes_up_what_a_person_has_decided(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", [f'id = "a"\n{LS}\nhuman = true', f'id = "b"\n{LS}\nneeds = ["a"]'])
+    assert run(folder).status == 3
+    assert vivarium("task", "approve", "a", "-v", folder, cwd=tmp_path).status == 0
+    done = run(folder)
+    assert done.status == 0
+    assert "Going on where it was: 1 of 2 done before" in done.out
+
+
+def test_a_very_long_board_shows_what_was_unexpected_and_the_last(tmp_path: Path) -> None:
+    tasks = [f'id = "t{number}"\n{LS}' for number in range(260)]
+    tasks[7] += '\nexpect = "failed"'
+    folder = village(tmp_path / "v", tasks)
+    done = run(folder, "--residents", "8")
+    assert done.status == 1
+    table = done.out[done.out.index("\n1 task that did not end as expected:") :]
+    assert re.search(r"^t7 +done, not failed ", table, re.MULTILINE)
+    assert "The last 50 of 260 that ended; `vivarium task list` has them all:" in table
+    assert len(table.splitlines()) < 70
+    assert len(run(folder, "--json").document["tasks"]) == 260
+
+
+def test_words_of_a_task_cannot_paint_the_terminal(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", ['id = "a"\ntitle = "[bold red]x[/]"\ncommand = ["cat", "colours"]'])
+    (folder / "colours").write_text("\x1b[31mred\x1b[0m \x07\n")
+    assert run(folder).status == 0
+    shown = vivarium("task", "show", "a", "-v", folder, cwd=tmp_path).out
+    assert "\x1b" not in shown
+    assert "\\x1b[31mred" in shown
+    assert "[bold red]x[/]" in vivarium("task", "list", "-v", folder, cwd=tmp_path).out
+
+
+@pytest.mark.promise("watchdog")
+def test_a_plugin_that_holds_the_process_is_named_and_switched_off_and_the_run_ends_well(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    information = site / "sticky-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: sticky\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[vivarium.plugins]\nsticky = sticky:Sticky\n")
+    (site / "sticky.py").write_text(
+        "import time\n"
+        "from vivarium_kernel import Plugin, hookimpl\n"
+        "class Sticky(Plugin):\n"
+        "    name = 'sticky'\n"
+        "    @hookimpl\n"
+        "    def claim_score(self, resident, tasks, view):\n"
+        "        time.sleep(60)\n"
+    )
+    folder = village(tmp_path / "v", [f'id = "a"\n{LS}', f'id = "b"\n{LS}\nneeds = ["a"]'])
+    began = time.monotonic()
+    done = vivarium("run", folder, cwd=tmp_path, env={"PYTHONPATH": str(site)})
+    assert done.status == 0, done.out + done.err
+    assert time.monotonic() - began < 30
+    assert "plugin 'sticky' held the process for too long in claim_score" in done.err
+    assert "it is off on that hook from now on" in done.err
+    assert "plugin sticky is off on claim_score" in done.out  # the new process says so, too
+    assert "2 tasks: 2 done; each ended as it was expected to" in done.out
+    with closing(sqlite3.connect(folder / "vivarium.db")) as db:
+        assert db.execute("SELECT count(*) FROM attempts").fetchone() == (2,)

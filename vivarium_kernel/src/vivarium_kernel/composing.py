@@ -1,0 +1,153 @@
+"""The room of composition: which plugins a village has on, and how they are loaded, migrated and built.
+
+A plugin that can't be is left out with its reason; the others live.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from attrs import frozen
+
+from vivarium_kernel.audit import emit
+from vivarium_kernel.builtin import builtin_plugins
+from vivarium_kernel.calls import Hooks
+from vivarium_kernel.errors import Invalid
+from vivarium_kernel.health import Health, describe
+from vivarium_kernel.plugins import Broken, Failed, Plugin, PluginError, build, discover, load
+from vivarium_kernel.store import Tx
+
+if TYPE_CHECKING:
+    from vivarium_kernel.village import Village, With
+
+
+@frozen
+class Composition:
+    """A village's plugins, ready to be called; ``failed`` are those that are left out, with everything that is wrong."""
+
+    hooks: Hooks
+    health: Health
+    failed: list[Failed]
+    services: Mapping[str, Any]
+
+
+def switched_off(folder: Path, environ: Mapping[str, str]) -> set[str]:
+    """The plugins that ``plugins.json`` or VIVARIUM_PLUGINS switches off, by name, before anything is imported."""
+    path = folder / "plugins.json"
+    off: set[str] = set()
+    if path.exists():
+        try:
+            off = set(json.loads(path.read_text(encoding="utf-8")).get("disabled", []))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise Invalid(
+                "plugins.file",
+                f"{path} can't be read: {error}.",
+                'It holds {"disabled": ["NAME", …]}; mend or remove it.',
+            ) from error
+    only = environ.get("VIVARIUM_PLUGINS")
+    if only is not None:
+        off |= set(discover()[0]) - {name.strip() for name in only.split(",")}
+    return off
+
+
+def compose(village: Village, how: With) -> Composition:
+    """Load, migrate and build what is on: the built-in plugins, the installed ones, and those of ``how``."""
+    off = switched_off(village.folder, village.environ)
+    failed: list[Failed] = []
+    classes = builtin_plugins()
+    if how.installed:
+        classes |= _installed(off, failed)
+    classes |= {plugin.name: plugin for plugin in how.plugins}
+    classes = {name: plugin for name, plugin in classes.items() if name not in off}
+    for name, plugin in list(classes.items()):
+        try:
+            _migrate(village, name, plugin)
+            _compare_physics(village, name, plugin)
+        except Exception as error:
+            failed.append(_broken(name, plugin, error))
+            del classes[name]
+    health = Health(monotonic=village.clock.monotonic)
+    for (name, hook), cause in how.switched_off.items():
+        health.off(name, hook, cause)
+    while True:
+        plugins, wrong = build(village, classes, village.settings.plugins)
+        hooks = Hooks(plugins, health, timeouts=how.timeouts, mark=how.mark)
+        hooks.register_actions()
+        withdrawn = {call.plugin: call.error for call in hooks.failed}
+        if not withdrawn:
+            break
+        for name, fault in withdrawn.items():
+            failed.append(_broken(name, classes.pop(name), fault))
+    services = _services(hooks.plugins, failed)
+    return Composition(hooks, health, failed + wrong, services)
+
+
+def _installed(off: set[str], failed: list[Failed]) -> dict[str, type[Plugin]]:
+    found, clashes = discover()
+    failed += clashes
+    classes = {}
+    for name, each in found.items():
+        if name not in off:
+            try:
+                classes[name] = load(each)
+            except PluginError as error:
+                failed.append(Failed(name, (error,)))
+    return classes
+
+
+def _migrate(village: Village, name: str, plugin: type[Plugin]) -> None:
+    if plugin.migrations is None:
+        return
+    from sqlite_utils import Database  # costs 0.1 s, and only plugins with tables need it
+
+    with village.store.exclusive() as connection:
+        plugin.migrations.apply(Database(connection))
+    village.store.share.plugins_with_tables.add(name)
+
+
+def _compare_physics(village: Village, name: str, plugin: type[Plugin]) -> None:
+    if plugin.Physics is not None:
+        constants = msgspec.json.encode(plugin.Physics(), order="sorted").decode()
+        village.store.call(_keep_physics, (name, constants))
+
+
+def _keep_physics(tx: Tx, asked: tuple[str, str]) -> None:
+    """Note a plugin's constants when it is first enabled; refuse others ever after."""
+    name, constants = asked
+    digest = sha256(constants.encode()).hexdigest()
+    row = tx.row("SELECT physics FROM plugins WHERE name = ?", (name,))
+    if row is None or row[0] is None:
+        tx.run(
+            "INSERT INTO plugins (name, physics) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET physics = ?2",
+            (name, digest),
+        )
+        emit(tx, "plugin.physics", "system:kernel", plugin=name, digest=digest, constants=constants)
+    elif row[0] != digest:
+        raise Invalid(
+            "plugins.physics",
+            f"the physics of {name} are not those that this village was founded with",
+            "use the version of the plugin that has them, or found a new village",
+        )
+
+
+def _services(plugins: Iterable[Plugin], failed: list[Failed]) -> dict[str, Any]:
+    services = {}
+    for plugin in plugins:
+        provides = type(plugin).provides
+        if provides is not None:
+            try:
+                services[plugin.name] = provides(plugin)
+            except Exception as error:
+                failed.append(_broken(plugin.name, type(plugin), error))
+    return services
+
+
+def _broken(name: str, plugin: type[Plugin], error: BaseException | None) -> Failed:
+    where = f"{plugin.__module__}.{plugin.__qualname__}"
+    cure = getattr(error, "next_step", "") or f"mend it, or switch it off: vivarium plugins disable {name}"
+    return Failed(name, (Broken(name, where, getattr(error, "message", "") or describe(error), cure),))

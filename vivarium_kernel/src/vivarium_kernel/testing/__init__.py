@@ -1,0 +1,1 @@
+"""The room of the test kit: what plugin authors test with."""
