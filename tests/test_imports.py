@@ -15,17 +15,17 @@ PACKAGE = "vivarium_kernel"
 # The layers from the top down, with the files and folders of each. A room imports from its own layer and from those
 # below it. `__init__` is in no layer: it is the plugin author's door to all of them.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "doors": ("api", "cli", "testing"),
-    "runtime": ("runtime",),
+    "doors": ("api", "cli", "testing", "remote", "remote_link", "remote_http"),
+    "runtime": ("runtime", "rounds", "links"),
+    "village": ("village", "composing"),
     "cycle": ("cycle", "builtin"),
-    "village": ("village",),
     "guests": ("plugins", "calls", "runs", "answers", "health", "watchdog", "grants", "actions", "models"),
     "state": (
-        *("board", "claiming", "stepping", "settling", "deciding"),
-        *("people", "processes", "ledger", "audit", "village_time"),
+        *("board", "claiming", "stepping", "settling", "deciding", "meters"),
+        *("people", "processes", "control", "ledger", "audit", "village_time", "replies"),
     ),
     "ground": (
-        *("store", "schema", "commands"),
+        *("store", "writer", "transaction", "schema", "commands", "inputs"),
         *("settings", "settings_record", "settings_text", "structuring", "documents", "checks", "posting", "taskfile"),
     ),
     "words": ("records", "clock", "errors", "problems", "amounts", "hookspecs"),

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, frozen
-from vivarium_kernel import board, people
 from vivarium_kernel.api.server import serve
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.records import NewTask, Task
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village, With
+
+from vivarium_kernel import board, people
 
 TOML = """
 name = "served"
@@ -33,8 +34,9 @@ sandbox = "none"
 sleep = "sleep"
 sh = "sh"
 """
-OPERATOR, HUMAN, RESIDENT, OTHER, WORKER, REVOKED = (f"{word}-secret" for word in
-                                                     ("operator", "human", "ada", "ben", "worker", "revoked"))
+OPERATOR, HUMAN, RESIDENT, OTHER, WORKER, REVOKED = (
+    f"{word}-secret" for word in ("operator", "human", "ada", "ben", "worker", "revoked")
+)
 
 
 @frozen

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vivarium_kernel import people
 from vivarium_kernel.api.roles import ANYONE, CALLERS, ROLES, scope_of
 from vivarium_kernel.records import NewTask
+
+from vivarium_kernel import people
 
 from .scene import HUMAN, OPERATOR, RESIDENT, REVOKED, WORKER, Reply, Served, claim, found_village, served, with_tokens
 
@@ -41,7 +42,9 @@ def ask(scene: Served, route: str, token: str | None, attempt: int) -> Reply:
     body = None if method == "GET" else {"nonsense": 1}
     headers = {"Origin": f"http://127.0.0.1:{scene.port}"} if "login" in path else {}
     if path == "/login" and method == "POST":
-        return scene.ask(method, path, b"token=x", token, {**headers, "Content-Type": "application/x-www-form-urlencoded"})
+        return scene.ask(
+            method, path, b"token=x", token, {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+        )
     return scene.ask(method, path, body, token, headers)
 
 

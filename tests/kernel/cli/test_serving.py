@@ -144,19 +144,47 @@ def test_switches_reach_a_village_that_lives(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("quarantine")
-def test_a_resident_that_is_quarantined_lets_go_at_once(tmp_path: Path) -> None:
+def test_a_resident_that_is_quarantined_lets_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = village(tmp_path / "v", settings=SLEEP)
+    here = Here(folder, monkeypatch)
     with started("work", folder, cwd=tmp_path) as process:
         said(process, r"at work")
-        here = Here(folder, pytest.MonkeyPatch())
         here("task", "add", "--id", "long", "--effect", "pure", "--timeout", "90", "--", "sleep", "60")
         eventually(lambda: here("task", "list", "--claimed", "--json").document)
         secret = here("token", "create", "ada", "--role", "resident").out.strip()
         assert here("resident", "quarantine", "ada", "--reason", "odd").status == 0
         assert "[token.invalid]" in here("pace", "1", "--as", secret).err
-        (first, *_) = here("task", "show", "long", "--json").document["tries"]
+        (first,) = here("task", "show", "long", "--json").document["tries"]
         assert (first["ending"], first["reason"]) == ("released", "ada is quarantined")
-        # The process makes another resident in its place, who takes the task up.
+        time.sleep(0.7)
+        assert here("task", "list", "--claimed", "--json").document == []  # nobody is made in her place
+        here("resident", "add", "zoe")
         (held,) = eventually(lambda: here("task", "list", "--claimed", "--json").document)
-        assert held["resident"] != "ada"
+        assert held["resident"] == "zoe"
+        here("task", "cancel", "long")
+        here("resident", "resume", "ada")
+        here("task", "add", "--id", "hers", "--wanted", "ada", "--", "ls")
+        eventually(lambda: here("task", "show", "hers", "--json").document["state"] == "done")
+        ended(process)
+
+
+def test_the_number_of_residents_can_be_told_before_and_while_they_work(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v")
+
+    def driven() -> int:
+        status = vivarium("status", "-v", folder, "--json", cwd=tmp_path).document
+        return int(status["residents"].get("active", 0))
+
+    vivarium("residents", "5", "-v", folder, cwd=tmp_path)
+    with started("up", folder, "--port", "0", "--residents", "2", cwd=tmp_path) as process:
+        said(process, r"^Log in")
+        time.sleep(0.7)
+        assert driven() == 2  # what it was started with counts
+        vivarium("residents", "4", "-v", folder, cwd=tmp_path)
+        eventually(lambda: driven() == 4)  # until something else is told
+        ended(process)
+    with started("up", folder, "--port", "0", cwd=tmp_path) as process:
+        said(process, r"^Log in")
+        vivarium("residents", "6", "-v", folder, cwd=tmp_path)
+        eventually(lambda: driven() == 6)
         ended(process)

@@ -34,7 +34,7 @@ from vivarium_kernel.stepping import Holder, Intent, Result
 from vivarium_kernel.village import Village, With
 
 from .nursery import Nursery
-from .village_processes import acknowledged, found, opened
+from .village_processes import acknowledged, found, opened, settled
 
 LEASE_SECONDS = 10.0
 
@@ -180,7 +180,9 @@ def test_a_dead_workers_task_is_claimed_within_its_lease_and_a_second(tmp_path: 
     """A process of another machine dies, in simulated time, so that the bound is exact."""
     clock = SimulatedClock(1)
     how = With(installed=False, plugins=(Deeds,), timeouts=False)
-    village = Village(found(tmp_path / "village", LEASE_SECONDS), how, clock=clock, environ={})
+    folder = tmp_path / "village"
+    settled(folder, LEASE_SECONDS)
+    village = Village(folder, how, clock=clock, environ={})
     village.post([NewTask(id="one", mode="deed", prompt="x", effect="idempotent")])
     call = village.store.call
 
@@ -192,11 +194,11 @@ def test_a_dead_workers_task_is_claimed_within_its_lease_and_a_second(tmp_path: 
         async with Runtime(village, 1) as runtime:
             with village.store.view() as view:
                 task = board.task(view, "one")
-            runtime.rounds._guarded_until = 1.0  # so that the other machine is first
+            runtime.rounds.guard(None, 1.0)  # so that the other machine is first
             await asyncio.sleep(0.5)
             (answer,) = call(claiming.claim, Round([Pick("ben", (task,))], joined(Self("elsewhere", 1, "1"))))
             assert isinstance(answer, Claimed)
-            while True:
+            for _ in range(200):
                 await asyncio.sleep(0.1)
                 with village.store.view() as view:
                     if board.task(view, "one").state == "done":
@@ -286,13 +288,13 @@ async def through_jumps(village: Village, clock: JumpingClock, jumps: list[float
             posting.append(NewTask(id=f"bad{number}", command=("cat", "facts-that-are-not"), max_attempts=2))
             await village.store.write(board.post, village.posting(posting, "operator:test"))
 
-            def settled(known: int = known) -> bool:
+            def all_ended(known: int = known) -> bool:
                 with village.store.view() as view:
                     tasks = board.tasks(view)
                 hours.append(village.times().hour(clock.now()))
                 return len(tasks) == known + 7 and all(task.state in ("done", "failed") for task in tasks)
 
-            await asynchronously_until(settled, f"the tasks after the jump to {off:+g} s", 12)
+            await asynchronously_until(all_ended, f"the tasks after the jump to {off:+g} s", 12)
         assert runtime.fault is None
     return hours
 

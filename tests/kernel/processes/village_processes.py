@@ -37,11 +37,16 @@ backoff_max_seconds = 0.2
 PAID_MICROS = 1_000
 
 
-def found(folder: Path, lease_seconds: float) -> Path:
-    """A village's folder, founded so that many processes may open it at once."""
+def settled(folder: Path, lease_seconds: float) -> Path:
+    """A village's folder with its settings; nobody has opened it yet."""
     (folder / "files").mkdir(parents=True)
     (folder / "vivarium.toml").write_text(SETTINGS.format(lease=lease_seconds))
-    opened(folder, threaded=False).close()
+    return folder
+
+
+def found(folder: Path, lease_seconds: float) -> Path:
+    """A village that was opened before, so that many processes may open it at once."""
+    opened(settled(folder, lease_seconds), threaded=False).close()
     return folder
 
 

@@ -134,7 +134,7 @@ def may_do(action: Action[Any], actor: Actor) -> bool:
 
 def input_schema(action: Action[Any]) -> dict[str, Any]:
     """The JSON Schema of an action's input, complete in itself."""
-    schema = msgspec.json.schema(action.Input)
+    schema = msgspec.json.decode(_encode(msgspec.json.schema(action.Input)))
     kinds: dict[str, Any] = schema["$defs"]
     for kind in kinds.values():
         if "properties" in kind:
@@ -144,8 +144,10 @@ def input_schema(action: Action[Any]) -> dict[str, Any]:
                     for choice in field.get("anyOf", [field]):
                         if choice.get("type") == "integer":
                             choice.setdefault("minimum", 1)
+    if _encode(schema["$ref"]) in _encode(list(kinds.values())):
+        return dict(schema)  # a type that holds itself
     root = kinds.pop(schema["$ref"].rpartition("/")[2])
-    return {**root, "$defs": kinds} if kinds else root
+    return {**root, "$defs": kinds} if kinds else dict(root)
 
 
 def tool_of(action: Action[Any]) -> dict[str, Any]:
@@ -356,7 +358,8 @@ async def _act(village: Village, ticket: _Ticket, job: Job, body: object) -> Per
         await village.store.write(_release, (hold, ticket))
         if isinstance(error, LeaseLapsed):
             raise
-        job.end("void" if action.effect == "pure" else "done", {"error": describe(error)})
+        job.end("done", {"error": describe(error)})
+        await job.recorded()
         if isinstance(error, VivariumError):
             raise
         raise ActionFailed(action, error) from error

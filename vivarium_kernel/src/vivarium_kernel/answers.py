@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from vivarium_kernel.records import Entitlement, NewTask, Outcome, Reject, Review, Section, Verdict
 
 Reader = Callable[[Any, tuple[Any, ...]], Any]
@@ -125,9 +127,27 @@ def verdict(value: Any, arguments: tuple[Any, ...]) -> Verdict | None:
 
 
 def outcome(value: Any, arguments: tuple[Any, ...]) -> Outcome | None:
-    if value is None or isinstance(value, Outcome):
-        return value
-    raise Nonsense(f"answered {_named(value)}; answer an Outcome or None")
+    if value is None:
+        return None
+    if not isinstance(value, Outcome):
+        raise Nonsense(f"answered {_named(value)}; answer an Outcome or None")
+    # It is kept as JSON with a part that was missed, and must be read back then.
+    for name in ("answer", "reason", "stdout", "stderr"):
+        if type(getattr(value, name)) is not str:
+            raise Nonsense(f"answered an outcome whose {name} is {_named(getattr(value, name))}; it is a string")
+    if value.exit_code is not None and type(value.exit_code) is not int:
+        raise Nonsense(f"answered the exit code {value.exit_code!r}; it is an integer or None")
+    if type(value.seconds) not in (float, int) or not math.isfinite(value.seconds):
+        raise Nonsense(f"answered {value.seconds!r} seconds; they are a finite number")
+    usage = value.usage
+    if usage is not None and not (type(usage.tokens_in) is type(usage.tokens_out) is type(usage.cached_tokens) is int):
+        raise Nonsense(f"answered {usage!r:.200}; tokens are integers")
+    if value.data:
+        try:
+            msgspec.json.encode(value.data)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Nonsense(f"answered data that is no JSON: {error}") from error
+    return value
 
 
 def review(value: Any, arguments: tuple[Any, ...]) -> Review | None:

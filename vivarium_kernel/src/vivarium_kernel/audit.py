@@ -71,7 +71,7 @@ class Log:
         if not self._events:
             return
         number, head = self._head or self._last_head()
-        at, day, hour = self._tx.now, self._day, self._hour
+        at, day, hour = self._tx.logged_at, self._day, self._hour
         rows = []
         for kind, actor, resident, task, attempt, cycle, model, data in self._events:
             number += 1

@@ -199,7 +199,7 @@ class Job:
 
     def _replay(self, intent: stepping.Intent, before: Step) -> None:
         # The result is copied into this attempt, so that the next one can continue from here too; it cost nothing now.
-        pure = evolve(intent, effect="pure", worst_micros=0, aid_micros=0)
+        copied = evolve(intent, effect=before.effect, worst_micros=0, aid_micros=0)
         self._write(
             stepping.Result(
                 self.attempt,
@@ -215,7 +215,7 @@ class Job:
                 0,
                 0,
                 intent.model,
-                pure,
+                copied,
             )  # fmt: skip
         )
 
@@ -383,7 +383,7 @@ async def execute(
 
 
 def _failed(error: Exception, job: Job) -> Outcome:
-    """Whose fault a failure is (RULES, Board)."""
+    """Whose fault a failure is (docs/rules.md, "Board")."""
     if isinstance(error, HookFailed):
         cause = error.call.error
         if isinstance(cause, LeaseLapsed):

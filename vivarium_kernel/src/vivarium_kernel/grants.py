@@ -149,6 +149,7 @@ class PluginTx:
     def emit(
         self,
         kind: str,
+        /,
         *,
         resident: str | None = None,
         task: str | None = None,

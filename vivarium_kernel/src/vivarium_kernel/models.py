@@ -1,7 +1,7 @@
 """The room of the models: what a provider implements, and the budgeted call around it.
 
-A call is a step: its intent sets the worst case aside, its result settles what it cost (DESIGN, Step and Money). A
-model without a known price can't be called under a cap.
+A call is a step: its intent sets the worst case aside, its result settles what it cost (docs/rules.md,
+"Money"). A model without a known price can't be called under a cap.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from vivarium_kernel.errors import Forbidden, Invalid, NotFound, VivariumError
 from vivarium_kernel.meters import Meter
@@ -163,6 +163,7 @@ async def call(job: Job, request: Request) -> Reply:
     else:
         job.distrust(provider_name, f"{request.model} reported {usage!r:.200}, which can't be true")
         usage, spent = Usage(), worst
+        reply = evolve(reply, usage=usage)
     result: dict[str, Any] = {"text": reply.text, "usage": [usage.tokens_in, usage.tokens_out, usage.cached_tokens]}
     if reply.tool_calls:
         result["tool_calls"] = list(reply.tool_calls)

@@ -126,10 +126,8 @@ def change(tx: Tx, asked: Change) -> Resident:
         end_running(tx, asked.name, f"{asked.name} is {asked.state}", str(asked.actor), asked.end_attempt)
     if asked.state != "active":
         tx.opened = True
-        # Nobody else could continue what is held for this resident; without it, another begins afresh.
-        tx.run(
-            "UPDATE tasks SET held_for = NULL, continues = NULL WHERE held_for = ? AND wanted IS NULL", (asked.name,)
-        )
+        # What was held for this resident anybody may take.
+        tx.run("UPDATE tasks SET held_for = NULL WHERE held_for = ? AND wanted IS NULL", (asked.name,))
     return resident(tx, asked.name)
 
 

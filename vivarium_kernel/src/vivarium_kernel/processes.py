@@ -182,10 +182,10 @@ def _lapse(
 
 
 def release_unheld(tx: Tx) -> None:
-    """Let anybody take what is held for a resident whom no process drives; the new attempt begins afresh."""
+    """Let anybody take what is held for a resident whom no process drives."""
     tx.opened = True
     tx.run(
-        "UPDATE tasks SET held_for = NULL, continues = NULL WHERE state = 'open' AND held_for IS NOT NULL "
+        "UPDATE tasks SET held_for = NULL WHERE state = 'open' AND held_for IS NOT NULL "
         "AND wanted IS NULL AND held_for IN (SELECT name FROM residents WHERE process IS NULL OR state <> 'active')"
     )
 

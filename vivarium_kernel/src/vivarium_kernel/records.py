@@ -46,7 +46,7 @@ class Task:
     """One task on the board. The part that people wrote never changes; ``state`` and what follows it does.
 
     ``max_micros`` and ``min_micros`` are its budget in ``usd``; ``max_micros == 0`` is a task without a budget.
-    ``failures`` are the counted attempts (RULES, Board), ``attempts`` all of them.
+    ``failures`` are the counted attempts (docs/rules.md, "Board"), ``attempts`` all of them.
     """
 
     seq: int
@@ -157,7 +157,7 @@ class Usage:
 class Outcome:
     """What the act phase brought back.
 
-    ``fault`` says whose fault a failure is (RULES, Board): ``None`` for none, ``task`` is counted,
+    ``fault`` says whose fault a failure is (docs/rules.md, "Board"): ``None`` for none, ``task`` is counted,
     ``provider`` is not counted and is tried again after a pause, ``invalid`` fails the task at once.
     """
 

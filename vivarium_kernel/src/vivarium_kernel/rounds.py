@@ -19,6 +19,7 @@ from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
 
 LARGEST_ROUND = 64
+SUBJECTS = ("task", "command", "prompt", "tool_call", "outcome", "message")
 FREE_IN_A_ROW = 6  # free cycles before a resident rests a village hour
 
 
@@ -70,7 +71,7 @@ class Rounds:
         self._window = Window()
         self._kicked = asyncio.Event()
         self._free: dict[str, tuple[int, int]] = {}  # resident -> (free cycles in a row, rests until this hour)
-        self._guarded_until = 0.0
+        self._guarded: dict[str, float] = {}  # kind of subject -> until when tasks that need it judged are left alone
         self.refusals: dict[str, str] = {}  # task -> why nobody took it, as far as this process has seen
 
     async def claim(self, resident: str, seat: Seat | None = None) -> Won:
@@ -111,9 +112,22 @@ class Rounds:
         self._look += 1
         self._kicked.set()
 
-    def guard(self, seconds: float) -> None:
-        """A safety check can't judge: nobody claims for a while."""
-        self._guarded_until = asyncio.get_running_loop().time() + seconds
+    def guard(self, kinds: Sequence[str] | None, seconds: float) -> None:
+        """A safety check can't judge subjects of these kinds, None all: tasks that need it are left alone for a while."""
+        loop = asyncio.get_running_loop()
+        for kind in SUBJECTS if kinds is None else kinds:
+            self._guarded[kind] = loop.time() + seconds
+        loop.call_later(seconds, self._unguard)
+
+    def _unguard(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._guarded = {kind: until for kind, until in self._guarded.items() if until > now}
+        self.kick()
+
+    def _is_guarded(self, task: Task) -> bool:
+        """Whether a task needs a judgement that can't be had now."""
+        kinds = ("task", "outcome", "command" if task.command else "prompt")
+        return any(kind in self._guarded for kind in kinds)
 
     @property
     def idle(self) -> bool:
@@ -135,7 +149,7 @@ class Rounds:
             except TimeoutError:
                 self._look += 1
             self._kicked.clear()
-            while self._waiting and loop.time() >= self._guarded_until:
+            while self._waiting:
                 try:
                     won = await self._round()
                 except StoreError:
@@ -292,6 +306,8 @@ class Rounds:
         name = resident.name
         right = hooks.entitle(resident, view)
         tasks = [t for t in tasks if not (t.declined and name in t.declined)]
+        if self._guarded:
+            tasks = [t for t in tasks if not self._is_guarded(t)]
         refused = hooks.claim_filter(resident, tasks, view)
         if right.models is not None:
             for task in tasks:
@@ -336,11 +352,22 @@ class Rounds:
 
 
 def steps_to_replay(view: View, claimed: Claimed) -> list[Step]:
-    """The steps of the attempt that this one continues, if it was the same resident's."""
-    if claimed.task.continues is None:
+    """The recorded steps of the attempts that this one continues, the newest of each number.
+
+    Another resident's are replayed only where one of them must not be done twice; else a new resident begins afresh.
+    """
+    steps: dict[int, Step] = {}
+    number, same = claimed.task.continues, True
+    while number is not None:
+        before = board.attempt(view, number)
+        same = same and before.resident == claimed.resident.name
+        for step in board.steps(view, number):
+            if step.state == "done":
+                steps.setdefault(step.number, step)
+        number = before.continues  # it may have ended before it had copied what it replayed
+    if not same and not any(step.effect == "once" for step in steps.values()):
         return []
-    before = board.attempt(view, claimed.task.continues)
-    return board.steps(view, before.id) if before.resident == claimed.resident.name else []
+    return [steps[number] for number in sorted(steps)]
 
 
 def _residents(view: View, looking: Sequence[_Waiting]) -> dict[str, Resident]:

@@ -69,6 +69,7 @@ class Runtime:
         self.figures = Figures()
         self._kind = kind
         self._asked = residents
+        self._told: int | None = None  # the number of residents that the village was told to keep at work
         self._until_done = until_done
         self._on_settled = on_settled
         self._link = LocalLink(village)
@@ -87,7 +88,6 @@ class Runtime:
         self._done = asyncio.Event()
         self._host = False
         self._on_opened: Callable[[], None]
-        self._guarded = 0
         self.fault: BaseException | None = None
 
     async def __aenter__(self) -> Runtime:
@@ -95,8 +95,8 @@ class Runtime:
         self.rounds = Rounds(self.village, self.process, self._give_back, free_hours=not self._until_done)
         loop = asyncio.get_running_loop()
 
-        def changed(*what: str) -> None:
-            loop.call_soon_threadsafe(self._note_breaker, *what)
+        def changed(plugin: str, hook: str, state: str, cause: str) -> None:
+            loop.call_soon_threadsafe(self._note_breaker, plugin, hook, state, cause)
 
         self.village.health.on_change = changed
 
@@ -109,6 +109,7 @@ class Runtime:
         # Held tasks stay held until this process drives the residents that it takes over.
         await self._write(processes.reap, evolve(self._reaping(), release=False))
         self._host = await self._write(processes.take_host, self.process)
+        self._told = self.village.times().residents
         await self._drive()
         for service in (self.rounds.serve, self._renew, self._beat, self._tick, self._tell):
             self._services.append(asyncio.create_task(self._watch(service), name=service.__name__))
@@ -120,9 +121,11 @@ class Runtime:
         for task in [*self._services, *self._residents.values()]:
             task.cancel()
         await asyncio.gather(*self._services, *self._residents.values(), return_exceptions=True)
-        with contextlib.suppress(StoreError):
-            await self._write(processes.leave, (self.process, self.village.hooks.end_attempt))
-        await self.village.hooks.shutdown(self.village)
+        try:
+            with contextlib.suppress(StoreError):
+                await self._write(processes.leave, (self.process, self.village.hooks.end_attempt))
+        finally:
+            await self.village.hooks.shutdown(self.village)
 
     async def run(self) -> None:
         """Until drained or, with ``until_done``, until the board is. Raises what ended a service of the runtime."""
@@ -162,14 +165,13 @@ class Runtime:
         asked = processes.Register(self._me, self._kind, self._lease)
         self.process = await self._write(processes.register, asked)
 
-    async def _drive(self) -> None:
-        """Begin or stop driving residents, so that there are as many as are asked for now."""
-        count = self._asked
+    async def _drive(self, least: int = 1) -> None:
+        """Begin or stop driving residents, so that there are as many as are asked for now: without a number, all that
+        are active and free, and ``least`` in any case."""
+        count = self._number()
         if count is None:
             with self.village.store.view() as view:
-                wanted = village_time.read_times(view).residents
-                known = view.row("SELECT count(*) FROM residents WHERE state = 'active'")
-            count = wanted if wanted is not None else max(1, known[0] if known else 0)
+                count = max(least, sum(self._available(view)))
         asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
         names = await self._write(processes.drive, asked)
         for name in [name for name in names if name not in self._residents]:
@@ -357,15 +359,35 @@ class Runtime:
         return not is_moving and (not is_open or self.rounds.idle)
 
     async def _drive_if_changed(self, wanted: int | None) -> None:
-        if wanted is not None and self._kind not in ("work", "serve") and wanted != len(self._residents):
-            self._asked = wanted
+        if wanted != self._told:
+            self._told = wanted
+            if self._follows:
+                self._asked = wanted  # told since it began: stronger than what it began with
         if self._draining.is_set():
             return
-        asked = self._asked
+        count = self._number()
         with self.village.store.view() as view:
-            mine = view.row("SELECT count(*) FROM residents WHERE process = ? AND state = 'active'", (self.process,))
-        if asked is not None and (mine is None or mine[0] != asked or mine[0] != len(self._residents)):
-            await self._drive()
+            mine, free = self._available(view)
+        # Without a number, residents that were added or let back are taken in, and nobody is made for one that went.
+        if mine != len(self._residents) or (free > 0 if count is None else mine != count):
+            await self._drive(least=0)
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the village's own number of residents is meant for this process."""
+        return self._kind not in ("work", "serve")
+
+    def _number(self) -> int | None:
+        return self._told if self._asked is None and self._follows else self._asked
+
+    def _available(self, view: View) -> tuple[int, int]:
+        """Of the active residents: how many this process drives, and how many nobody does."""
+        row = view.row(
+            "SELECT coalesce(sum(process = ?), 0), coalesce(sum(process IS NULL), 0) FROM residents "
+            "WHERE state = 'active'",
+            (self.process,),
+        )
+        return (row[0], row[1]) if row else (0, 0)
 
     async def _halt(self) -> None:
         """End every running act at once: its children are killed, its task put back, unknown effects to review."""
@@ -409,7 +431,8 @@ class Runtime:
         row = view.row(
             "SELECT EXISTS (SELECT 1 FROM processes WHERE ended_at IS NULL AND lease_until_at < ?1) OR EXISTS "
             "(SELECT 1 FROM attempts WHERE state = 'running' AND process IS NULL AND lease_until_at < ?1) OR EXISTS "
-            "(SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NOT NULL AND continues IS NOT NULL)",
+            "(SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NOT NULL AND continues IS NOT NULL "
+            "AND wanted IS NULL)",
             (view.now,),
         )
         return bool(row and row[0]) or processes.has_died(view, self._me)
@@ -456,7 +479,8 @@ class Runtime:
 
     async def _guard(self, culprit: str, reason: str) -> None:
         """A safety check can't judge: claims pause, and the culprit is named, until it can."""
-        self.rounds.guard(GUARD_SECONDS)
+        kinds = type(self.village.plugins[culprit]).guards if culprit in self.village.plugins else None
+        self.rounds.guard(kinds, GUARD_SECONDS)
         await self._write(_note_guard, (culprit, reason))
 
     def _write(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:

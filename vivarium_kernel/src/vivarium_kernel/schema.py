@@ -24,8 +24,7 @@ CREATE TABLE village (
   hour_seconds REAL NOT NULL CHECK (hour_seconds > 0),
   residents INTEGER,
   hours_micros INTEGER NOT NULL DEFAULT 0,
-  since_at INTEGER NOT NULL,
-  guarded TEXT NOT NULL DEFAULT '{}'
+  since_at INTEGER NOT NULL
 );
 CREATE TABLE residents (
   name TEXT PRIMARY KEY,

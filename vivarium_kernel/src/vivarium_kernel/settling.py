@@ -25,7 +25,7 @@ EndAttempt = Callable[[Task, Ending, Tx], Sequence[Any]]
 
 @frozen
 class Retries:
-    """How failures are tried again (RULES, Board)."""
+    """How failures are tried again (docs/rules.md, "Board")."""
 
     backoff_seconds: float = 0.5
     backoff_max_seconds: float = 300.0
@@ -253,7 +253,9 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
                  o and o.stderr, o and o.answer, review and review.confidence,
                  json.dumps(dict(review.facts)) if review and review.facts else None, found.spent, o and o.model)
             )  # fmt: skip
-        continues = item.attempt if item.kind in ("parked", "lapsed") and not nxt.ended else None
+        # What did not fail by its own fault goes on from its recorded steps: none of them is done again.
+        goes_on = item.kind in ("parked", "lapsed", "released") and found.state == "running" and not item.declined
+        continues = item.attempt if goes_on and not nxt.ended else None
         keep_for = found.resident if continues and item.hold else found.task.wanted
         tasks.append(
             (found.task.seq, nxt.state, nxt.reason, nxt.parked_for, nxt.wake_at, nxt.failures, nxt.faults,

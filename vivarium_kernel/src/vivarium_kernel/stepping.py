@@ -1,7 +1,7 @@
 """The room of the steps: what an attempt intends, written before it is done, and what came of it, written after.
 
 An intent sets its worst-case price aside within the attempt's budget; its result settles that. An intent without a
-result is *unknown* once its attempt ended: it is charged at its worst case (DESIGN, Step).
+result is *unknown* once its attempt ended: it is charged at its worst case (docs/rules.md, "Board").
 """
 
 from __future__ import annotations

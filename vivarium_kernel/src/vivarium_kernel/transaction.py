@@ -115,7 +115,7 @@ class View:
 
 
 class Tx:
-    """The open write transaction. ``now`` never goes back behind the last event.
+    """The open write transaction. ``now`` is the clock's; ``logged_at`` never goes back behind the last event.
 
     ``Share.join`` gives it its books (ledger), log (audit) and times (the village's clock and switches).
 
@@ -126,6 +126,7 @@ class Tx:
     books: Books
     log: Log
     times: Times
+    logged_at: int
     day: int
     hour: int
 

@@ -218,7 +218,8 @@ def join(tx: Tx) -> None:
     """Give a transaction its clock, log and books."""
     times = village_time.read_times(tx)
     tx.times = times
-    tx.now = max(tx.now, times.last_event_at)
+    # Leases and pauses go by the clock as it is now: one that was set forward by mistake must not hold them for ever.
+    tx.logged_at = max(tx.now, times.last_event_at)
     tx.hour = times.hour(tx.now)
     tx.day = tx.hour // village_time.HOURS_A_DAY
     tx.log = Log(tx, tx.day, tx.hour)

@@ -14,7 +14,7 @@ from attrs import frozen
 from vivarium_kernel.records import MICROS
 
 HOURS_A_DAY = 24
-_COLUMNS = "paused, halted, pace_seconds, hour_seconds, residents, hours_micros, since_at, halt_reason, guarded"
+_COLUMNS = "paused, halted, pace_seconds, hour_seconds, residents, hours_micros, since_at, halt_reason"
 
 
 def hour_length_seconds(base_seconds: float, pace_seconds: float) -> float:
@@ -36,9 +36,9 @@ class Times:
     hours_micros: int
     since_at: int
     halt_reason: str
-    guarded: str
     hosted_until_at: int | None
     last_event_at: int
+    last_event_hour: int
 
     def hours_micros_at(self, now: int) -> int:
         """Village time at ``now``, in millionths of a village hour."""
@@ -48,14 +48,15 @@ class Times:
         return self.hours_micros + int(elapsed / hour_length_seconds(self.hour_seconds, self.pace_seconds))
 
     def hour(self, now: int) -> int:
-        return self.hours_micros_at(now) // MICROS
+        """The village hour; never before the last event's, whatever the machine's clock says."""
+        return max(self.hours_micros_at(now) // MICROS, self.last_event_hour)
 
     def day(self, now: int) -> int:
         return self.hour(now) // HOURS_A_DAY
 
 
 # A halt that can't be read is a halt: without the village's row nothing runs.
-NOT_FOUNDED = Times(False, True, 2.0, 10.0, None, 0, 0, "the village's row is not there", "{}", None, 0)
+NOT_FOUNDED = Times(False, True, 2.0, 10.0, None, 0, 0, "the village's row is not there", None, 0, 0)
 
 
 class Source(Protocol):
@@ -68,7 +69,8 @@ def read_times(source: Source) -> Times:
     """The times as a view or transaction sees them."""
     row = source.row(
         f"SELECT {_COLUMNS}, (SELECT lease_until_at FROM processes WHERE host = 1), "
-        "coalesce((SELECT at FROM events ORDER BY id DESC LIMIT 1), 0) FROM village"
+        "coalesce((SELECT at FROM events ORDER BY id DESC LIMIT 1), 0), "
+        "coalesce((SELECT hour FROM events ORDER BY id DESC LIMIT 1), 0) FROM village"
     )
     if row is None:
         return NOT_FOUNDED

@@ -5,8 +5,9 @@ as one call, so that one statement serves many. A result that is an exception is
 that raises has the whole transaction rolled back and every request in it run again alone, in a savepoint of its own; so
 a request may run twice and must touch nothing but its ``tx``.
 
-Statements run where the event loop runs, for two threads that fight for the interpreter are slower than one; the commit
-with its sync, and waiting for another process's turn, are done by a thread of their own while the loop goes on.
+Functions run where the event loop runs, for two threads that fight for the interpreter are slower than one. The
+statements that they put off, the commit with its sync, and waiting for another process's turn are done by a thread of
+their own while the loop goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from vivarium_kernel.errors import StoreCorrupt, StoreError, StoreFull
 from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
 
 SINGLE_RANK = 50
+MOST_REQUESTS = 128  # in one commit, so that some residents work while the commit of others is synced
 
 
 class Request:
@@ -100,7 +102,8 @@ class Writer:
     # A commit that the event loop asked for: begin → (wait for the turn) → work → commit → answer
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        requests, self._outbox = self._outbox, []
+        requests = self._outbox[:MOST_REQUESTS] if self._jobs is not None else self._outbox
+        self._outbox = self._outbox[len(requests) :]
         if self._jobs is None:
             with self._turn:
                 self._run_now(requests)
@@ -155,7 +158,12 @@ class Writer:
             loop.call_soon_threadsafe(self._answer, loop, requests)
 
     def _answer(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
-        """On the loop: hand out results. Whoever asks again because of them joins the next commit."""
+        """On the loop: begin the next commit, then hand out results: who gets one works while that commit is synced."""
+        self._tell_opened()
+        if self._outbox:
+            self._begin(loop)
+        else:
+            self._scheduled = False
         for request in requests:
             if request.answer.done():
                 continue
@@ -163,11 +171,6 @@ class Writer:
                 request.answer.set_exception(request.result)
             else:
                 request.answer.set_result(request.result)
-        self._tell_opened()
-        if self._outbox:
-            loop.call_soon(self._begin, loop)
-        else:
-            self._scheduled = False
 
     def _tell_opened(self) -> None:
         if self._opened:

@@ -35,7 +35,7 @@ def document(found: Sequence[Operation], actions: Iterable[Action[Any]] = ()) ->
     for op in found:
         paths.setdefault(op.path, {})[op.method.lower()] = _entry(op, names, components)
     for action in sorted(actions, key=lambda each: each.name):
-        paths[f"/actions/{action.name}"] = {"post": _action(action)}
+        paths[f"/actions/{action.name}"] = {"post": _action(action, components)}
     queries = {name for kind, name in names.items() if any(op.query is kind for op in found)}
     return {
         "openapi": "3.1.0",
@@ -157,7 +157,12 @@ def _responses(op: Operation, names: Mapping[type, str]) -> dict[str, Any]:
     return found
 
 
-def _action(action: Action[Any]) -> dict[str, Any]:
+def _action(action: Action[Any], components: dict[str, Any]) -> dict[str, Any]:
+    """An action's entry. What its input is made of becomes components in the action's own name."""
+    schema = input_schema(action)
+    own = schema.pop("$defs", {})
+    names = {f"#/$defs/{name}": _REF.format(name=f"{action.name}.{name}") for name in own}
+    components.update({f"{action.name}.{name}": _renamed(found, names) for name, found in own.items()})
     return {
         "operationId": f"action_{action.name.replace('.', '_')}",
         "summary": action.doc.strip().splitlines()[0],
@@ -167,6 +172,12 @@ def _action(action: Action[Any]) -> dict[str, Any]:
         "x-effect": action.effect,
         "x-cost-micros": action.cost_micros,
         "parameters": [_USE_KEY],
-        "requestBody": {"required": True, "content": {JSON: {"schema": input_schema(action)}}},
+        "requestBody": {"required": True, "content": {JSON: {"schema": _renamed(schema, names)}}},
         "responses": {"200": {"description": "Done.", "content": {JSON: {"schema": {}}}}, "default": _USE_REFUSED},
     }
+
+
+def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(schema, dict):
+        return {key: names.get(v, v) if key == "$ref" else _renamed(v, names) for key, v in schema.items()}
+    return [_renamed(item, names) for item in schema] if isinstance(schema, list) else schema

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from urllib.parse import parse_qs
 
-import attrs
 import msgspec
 from attrs import define, field, frozen
 from starlette.requests import ClientDisconnect, Request
@@ -185,12 +184,13 @@ def _query_of(operation: Operation, request: Request) -> Any:
             name, value = given[0]
             raise InputError([Problem(name, quoted(value), "unknown parameter", "this route takes none")])
         return None
-    kinds = {f.name: str(f.type) for f in attrs.fields(operation.query)}
+    hints = get_type_hints(operation.query)
     raw: dict[str, Any] = {}
     for name, value in given:
         if name in raw:
             raise InputError([Problem(name, quoted(value), "stands twice in the query", "send it once")])
-        number = "int" in kinds.get(name, "") and re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII)
+        whole = int in (hints.get(name), *get_args(hints.get(name)))
+        number = whole and re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII)
         raw[name] = int(value) if number else value
     return inputs.read(operation.query, raw)
 

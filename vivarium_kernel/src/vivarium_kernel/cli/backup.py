@@ -83,13 +83,26 @@ def _proved(path: Path) -> int:
 
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as copy:
         view = View(copy, Guard(), SystemClock(), lambda view, name: view)
-        whole = [row[0] for row in view.rows("PRAGMA integrity_check")]
-        faults = [] if whole == ["ok"] else whole[:3]
+        whole = _integrity(view)
+        if whole != ["ok"]:
+            raise _not_kept(whole[0])
+        faults = []
         events, _, broken = audit.verify(view)
         faults += [f"event {broken.id}: {broken.why}"] if broken else []
         faults += ledger.verify(view).problems
     if faults:
-        raise StoreCorrupt(
-            "backup.proof", f"The copy is not good and was not kept: {faults[0]}.", "Run `vivarium doctor`."
-        )  # fmt: skip
+        raise _not_kept(faults[0])
     return events
+
+
+def _not_kept(fault: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        "backup.proof", f"The copy is damaged, as the original is, and was not kept: {fault}.", "Run `vivarium doctor`."
+    )
+
+
+def _integrity(view: View) -> list[str]:
+    try:
+        return [row[0] for row in view.rows("PRAGMA integrity_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]  # too damaged even to be looked through

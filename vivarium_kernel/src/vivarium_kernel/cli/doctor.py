@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vivarium_kernel.cli.opening import folder_of, json_option, village_option
 from vivarium_kernel.cli.showing import print_json, safe, several
 from vivarium_kernel.errors import StoreError, VivariumError
 from vivarium_kernel.problems import InputError
+from vivarium_kernel.writer import told
 
 _MARKS = {
     "good": ("ok  ", "green"),
@@ -64,6 +66,10 @@ def _one(name: str, check: Callable[[Patient], Iterator[Finding]], patient: Pati
         found = [Finding("problem", error.message, error.next_step, name)]
     except VivariumError as error:
         found = [Finding("unknown", error.message, error.next_step, name)]
+    except sqlite3.DatabaseError as error:
+        worded = told(error, patient.database)
+        mend = worded.next_step if isinstance(worded, VivariumError) else ""
+        found = [Finding("problem", worded.message if isinstance(worded, VivariumError) else str(error), mend, name)]
     except Exception as error:
         found = [Finding("unknown", f"could not be examined: {type(error).__name__}: {error}", "", name)]
     yield from found

@@ -63,7 +63,7 @@ def history(account: str | None, limit: int | None, village: Path | None, as_jso
         print_json_list(asdict(one) for one in found)
         return
     table(
-        ("when", ">amount", "from", "to", "reason", "*about"),
+        ("when", ">amount", "*from", "*to", "*reason", "*about"),
         (
             (when(one.at, now), money(one.micros, one.currency), one.payer, one.payee, one.reason, one.ref)
             for one in found

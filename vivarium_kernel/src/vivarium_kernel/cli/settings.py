@@ -38,7 +38,7 @@ def show(prefix: str, village: Path | None, as_json: bool) -> None:
         print_json_list(asdict(row) for row in found)
         return
     table(
-        ("!setting", "*value", "from", "variable"),
+        ("!setting", "*value", "from", "*variable"),
         (
             (
                 row.path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -100,27 +101,64 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table. A column's name that begins with ``>`` is of figures, one that begins with ``!`` is never cut or folded,
-    one that begins with ``*`` gives way when the terminal is narrow. A cell that is a state has its colour."""
-    from rich.table import Table
-    from rich.text import Text
+    """A table that fits the terminal. A column's name that begins with ``>`` is of figures; one that begins with ``*``
+    gives way when the terminal is narrow, cut with a mark; one with ``!`` is folded then and never cut."""
+    from rich.cells import cell_len
 
-    out = console()
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        mark, title = (name[0], name[1:]) if name[0] in ">!*" else ("", name)
-        drawn.add_column(
-            title, justify="right" if mark == ">" else "left", no_wrap=mark != "!",
-            overflow="fold" if mark == "!" else "ellipsis", ratio=None, min_width=8 if mark == "*" else None,
-        )  # fmt: skip
-    for row in rows:
-        cells = [safe("" if cell is None else str(cell)) for cell in row]
-        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in cells))
-    if not drawn.row_count:
+    cells = [[safe("" if cell is None else str(cell)) for cell in row] for row in rows]
+    if not cells:
         return
-    with out.capture() as captured:
-        out.print(drawn)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    marks = [name[0] if name[0] in ">!*" else "" for name in columns]
+    titles = [name[1:] if mark else name for name, mark in zip(columns, marks, strict=True)]
+    natural = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
+    widths = _fitting(natural, marks, terminal_width() - 2 * (len(columns) - 1))
+    lines = [click.style(line, bold=True) for line in _lines(titles, marks, widths, coloured=False)]
+    for row in cells:
+        lines += _lines(row, marks, widths, coloured=True)
+    click.echo("\n".join(lines))
+
+
+def terminal_width() -> int:
+    """The columns of the terminal that output goes to; without one, so many that nothing is cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+
+
+def _fitting(natural: Sequence[int], marks: Sequence[str], room: int) -> list[int]:
+    """Widths that fit into ``room``: the widest column that gives way becomes narrower first."""
+    widths = list(natural)
+    for mark, least in (("*", 8), ("!", 12)):
+        shrinking = [place for place, its in enumerate(marks) if its == mark and widths[place] > least]
+        while shrinking and sum(widths) > room:
+            widest = max(shrinking, key=widths.__getitem__)
+            widths[widest] -= 1
+            if widths[widest] <= least:
+                shrinking.remove(widest)
+    return widths
+
+
+def _lines(row: Sequence[str], marks: Sequence[str], widths: Sequence[int], *, coloured: bool) -> list[str]:
+    """One row of a table: one line, or more where a cell is folded."""
+    from rich.cells import cell_len, chop_cells, set_cell_size
+
+    folded = []
+    for cell, mark, width in zip(row, marks, widths, strict=True):
+        if cell_len(cell) <= width:
+            folded.append([cell])
+        elif mark == "!":
+            folded.append(chop_cells(cell, width))
+        else:
+            folded.append([set_cell_size(cell, width - 1) + "…"])
+    lines = []
+    for line in range(max(map(len, folded))):
+        shown = []
+        for parts, mark, width in zip(folded, marks, widths, strict=True):
+            text = parts[line] if line < len(parts) else ""
+            blanks = " " * (width - cell_len(text))
+            colour = COLOURS.get(text) if coloured else None
+            text = click.style(text, fg=colour) if colour else text
+            shown.append(f"{blanks}{text}" if mark == ">" else f"{text}{blanks}")
+        lines.append("  ".join(shown).rstrip())
+    return lines
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from random import Random
@@ -35,6 +35,7 @@ from vivarium_kernel.testing.society import Ways
 from vivarium_kernel.village import Village, With
 
 LABEL = "[simulated model, no LLM]"
+PRICE = Price(2 * MICROS, 6 * MICROS)
 MIDNIGHT = 1_750_032_000 * MICROS  # of a UTC day: budgets of real days turn over in the middle of a simulation
 NEVER = 1 << 60
 
@@ -86,11 +87,29 @@ class Fuse:
     left: int = NEVER
     after_commit: bool = False
     burned: asyncio.Event = field(factory=asyncio.Event)
+    connections: list[sqlite3.Connection] = field(factory=list)
+    closed: int = 0
+
+    def cut(self) -> bool:
+        """The process is gone, and what is left is the file as it was committed. False if it had ended by itself."""
+        self.left = -NEVER
+        was_open = not self.closed
+        for connection in self.connections:
+            connection.close()
+        return was_open
 
     def connection(self) -> type[sqlite3.Connection]:
         fuse = self
 
         class Fused(sqlite3.Connection):
+            def __init__(self, *arguments: Any, **more: Any) -> None:
+                super().__init__(*arguments, **more)
+                fuse.connections.append(self)
+
+            def close(self) -> None:
+                fuse.closed += 1
+                super().close()
+
             def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
                 fuse.left -= 1
                 if fuse.left < 0:
@@ -105,12 +124,41 @@ class Fuse:
         return Fused
 
 
+class Line:
+    """A process's way to its store. While it sleeps, as a machine does whose lid is closed, nothing passes."""
+
+    def __init__(self, store: Store) -> None:
+        self._write = store.write
+        self._awake = asyncio.Event()
+        self._awake.set()
+        store.write = self.write  # type: ignore[method-assign]
+
+    def write(self, fn: Callable[[Tx, Any], Any], item: Any, *, now: bool = False) -> Awaitable[Any]:
+        if self._awake.is_set():
+            return self._write(fn, item)
+        return asyncio.ensure_future(self._later(fn, item))
+
+    async def _later(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
+        await self._awake.wait()
+        return await self._write(fn, item)
+
+    async def live(self, seconds: float, chance: Random) -> None:
+        """So many seconds, of which perhaps some asleep: longer than a lease, or not."""
+        nap = min(chance.uniform(2.0, 20.0), seconds) if chance.random() < 0.5 else 0.0
+        before = chance.uniform(0.0, seconds - nap)
+        await asyncio.sleep(before)
+        if nap:
+            self._awake.clear()
+            await asyncio.sleep(nap)
+            self._awake.set()
+        await asyncio.sleep(seconds - nap - before)
+
+
 @frozen
 class Call:
     """A call that a provider took, as its own books have it: ``owed_micros`` is the least that it is owed."""
 
     key: str
-    worst_micros: int
     owed_micros: int
 
 
@@ -123,28 +171,25 @@ class SimulatedProvider:
         self._calls = calls
 
     def price(self, model: str) -> Price | None:
-        return None if model == "unpriced" else Price(2_000, 6_000)
+        return PRICE
 
     async def complete(self, request: Request) -> Reply:
         chance = self._plan.chance("call", request.key)
         if chance.random() < 0.08:
             await asyncio.sleep(0.2)
             raise ProviderFault("429: come back later", started=False)
-        price = Price(2_000, 6_000)
-        most_in = count_tokens(request.text)
-        usage = Usage(most_in, chance.randrange(1, request.max_tokens + 1))
-        worst = price.of(most_in + 16 * len(request.sections), request.max_tokens)
+        usage = Usage(count_tokens(request.text), chance.randrange(1, request.max_tokens + 1))
         place = len(self._calls)
         # Until its caller has recorded an answer, a call that was taken is owed in full.
-        self._calls.append(Call(request.key, worst, price.of(usage.tokens_in, usage.tokens_out)))
+        self._calls.append(Call(request.key, PRICE.of(usage.tokens_in, usage.tokens_out)))
         await asyncio.sleep(chance.expovariate(1 / 3.0))
         if chance.random() < 0.05:
             raise ProviderFault("the stream was cut", started=True)
         if chance.random() < self._plan.wrong_reports:
             lie = chance.choice([0, -1, 1.5, usage.tokens_out // 2, 10**7, 10**20])
-            usage = Usage(usage.tokens_in, lie)  # type: ignore[arg-type]
             if type(lie) is int and 0 <= lie < usage.tokens_out:
-                self._calls[place] = Call(request.key, worst, price.of(usage.tokens_in, lie))
+                self._calls[place] = Call(request.key, PRICE.of(usage.tokens_in, lie))
+            usage = Usage(usage.tokens_in, lie)  # type: ignore[arg-type]
         return Reply(f"{LABEL} {request.key}", usage)
 
 
@@ -159,10 +204,12 @@ class Simulation:
         self.lives = 0
         self._life: ContextVar[int] = ContextVar("life", default=0)
         self._tasks: dict[int, list[asyncio.Task[Any]]] = {}
+        self._locks: list[int] = []
+        self._open: dict[int, Village] = {}
         names = json.dumps([f"r{number:02d}" for number in range(plan.residents)])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vivarium.toml").write_text(
-            f'name = "simulated"\nmodel = "simulated:m"\npace_seconds = 1.0\nresidents = {names}\n{plan.settings}'
+            f'name = "simulated"\nmodel = "simulated:m"\npace_seconds = 1.0\nlease_seconds = 6.0\nresidents = {names}\n{plan.settings}'
         )
 
     def run(self) -> Report:
@@ -173,6 +220,9 @@ class Simulation:
             return run_simulated(self.clock, self._main())  # type: ignore[no-any-return]
         finally:
             logger.disabled = before
+            for lock in self._locks:  # only now does nobody of the dead ask for it any more
+                with contextlib.suppress(OSError):
+                    os.close(lock)
 
     async def _main(self) -> Report:
         loop = asyncio.get_running_loop()
@@ -236,12 +286,15 @@ class Simulation:
         self._life.set(life)
         fuse = Fuse(after_commit=after_commit)
         village = self.open(fuse)
+        self._open[life] = village
+        line = Line(village.store)
         runtime = Runtime(village, residents, kind="work")
         try:
             await runtime.__aenter__()
-            await asyncio.sleep(seconds)
+            await line.live(seconds, self.plan.chance("life", life))
             if statements is None:
                 await runtime.__aexit__()
+                village.close()
                 return
             if statements != NEVER:
                 fuse.left = statements
@@ -250,7 +303,9 @@ class Simulation:
                         await fuse.burned.wait()
         finally:
             self._life.set(0)
-            _cut(village.store, fuse)
+            del self._open[life]
+            if fuse.cut():
+                self._locks.append(village.store._lock_fd)
             for task in self._tasks.pop(life, ()):
                 task.cancel()
 
@@ -274,7 +329,7 @@ class Simulation:
 
     async def _meddle(self, village: Village, chance: Random) -> None:
         write, who = village.store.write, "operator:simulated"
-        what = chance.choice(["paused", "halted", "resident", "resident", "decide", "decide", "decide", "catch up", "pace"])
+        what = chance.choice(["paused", "halted", "resident", "resident", "decide", "decide", "decide", "trust", "trust", "pace"])
         if what in ("paused", "halted"):
             await write(control.switch, control.Switch(what, True, who, "for a while"))
             await asyncio.sleep(chance.uniform(0.1, 3.0))
@@ -295,6 +350,8 @@ class Simulation:
         elif what == "pace":
             await write(control.set_pace, (chance.choice([0.5, 1.0, 2.0]), who))
         else:
+            for each in self._open.values():
+                each.distrusted.clear()
             await self._catch_up(village)
 
     async def _catch_up(self, village: Village) -> None:
@@ -334,12 +391,6 @@ class Simulation:
             human=chance.random() < 0.05,
             retry_seconds=chance.choice([20.0, 600.0]),
         )
-
-
-def _cut(store: Store, fuse: Fuse) -> None:
-    """What is left when a process dies: the file as it was committed. Nothing is said to anybody."""
-    fuse.left = -NEVER
-    store.abandon()
 
 
 def simulate(plan: Plan, folder: Path | None = None) -> Report:
@@ -390,8 +441,9 @@ MUST_BE_EMPTY = {
     "(SELECT count(*) FROM events WHERE kind = 'attempt.ended' AND task = a.task AND attempt = a.id)",
     "a task ran before what it needs": "SELECT d.task, d.needs FROM dependencies d JOIN attempts a ON a.task = d.task "
     "JOIN tasks n ON n.id = d.needs WHERE n.state <> 'done' OR n.ended_at > a.started_at",
-    "a resident did two things at once": "SELECT a.id, b.id FROM attempts a JOIN attempts b ON b.resident = a.resident "
-    "AND b.id > a.id AND b.started_at < a.ended_at",
+    "a resident did two things at once": "WITH acts AS (SELECT a.id, a.resident, a.started_at, min(e.at) AS over_at FROM "
+    "attempts a JOIN events e ON e.attempt = a.id AND e.kind IN ('attempt.review', 'attempt.ended') GROUP BY a.id) "
+    "SELECT a.id, b.id FROM acts a JOIN acts b ON b.resident = a.resident AND b.id > a.id AND b.started_at < a.over_at",
     "a reward was not paid once, for a done task": "SELECT ref, count(*) FROM transfers WHERE source = 'task_reward.task' "
     "GROUP BY ref HAVING count(*) > 1 OR substr(ref, 6) NOT IN (SELECT id FROM tasks WHERE state = 'done')",
     "a done task that saved money was not rewarded": "SELECT t.id FROM tasks t JOIN attempts a ON a.task = t.id AND "
@@ -403,6 +455,8 @@ MUST_BE_EMPTY = {
     "a plugin's part did not run exactly once": "SELECT a.id FROM attempts a WHERE state = 'ended' AND 1 <> "
     "(SELECT count(*) FROM ways_endings w WHERE w.attempt = a.id) + "
     "(SELECT count(*) FROM missed m WHERE m.attempt = a.id AND m.plugin = 'ways')",
+    "an escrow outlived its attempt": "SELECT h.id FROM holds h JOIN attempts a ON 'attempt:' || a.id = h.ref "
+    "WHERE h.state = 'held' AND a.state = 'ended' AND a.id NOT IN (SELECT attempt FROM missed)",
     "a dependency failed and something still waits": f"SELECT d.task FROM dependencies d JOIN tasks t ON t.id = d.task "
     f"JOIN tasks n ON n.id = d.needs WHERE t.state = 'waiting' AND n.state IN ({_LOST}) AND NOT EXISTS (SELECT 1 FROM "
     "events WHERE kind = 'task.requeued' AND task = t.id)",

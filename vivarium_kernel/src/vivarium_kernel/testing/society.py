@@ -28,6 +28,9 @@ from vivarium_kernel.records import (
 )
 
 
+ESCROW_MICROS = 10
+
+
 class Fault(Exception):
     """A plugin's own fault."""
 
@@ -76,12 +79,13 @@ class Ways(Plugin):
 
     @hookimpl
     def claim_reserve(self, claim: Claim, tx: Any) -> None:
-        chance = self.chance("reserve", claim.attempt)
+        about = (claim.task.id, claim.resident.name, tx.now)
+        chance = self.chance("reserve", *about)
         if chance.random() < 0.03:
             raise Refuse("not now")
-        tx.transfer("plugin:ways:pot", f"resident:{claim.resident.name}:free", 1, key=f"claim:{claim.attempt}",
-                    reason="claim", ref=f"attempt:{claim.attempt}") if tx.balance("plugin:ways:pot") else None  # fmt: skip
-        self.perhaps_fail(0.02, "claim_reserve", claim.attempt)
+        if tx.balance("plugin:ways:pot") >= ESCROW_MICROS:
+            tx.hold("plugin:ways:pot", ESCROW_MICROS, key=f"escrow:{claim.attempt}", ref=f"attempt:{claim.attempt}")
+        self.perhaps_fail(0.02, "claim_reserve", *about)
 
     @hookimpl
     def enrich_prompt(self, resident: Resident, task: Task, view: Any) -> list[Section]:
@@ -139,6 +143,10 @@ class Ways(Plugin):
         if ending.attempt is None:
             return
         tx.execute("INSERT INTO ways_endings (task, attempt) VALUES (?, ?)", (task.id, ending.attempt))
+        for (number,) in tx.execute("SELECT id FROM holds WHERE ref = ? AND owner = 'ways'", (f"attempt:{ending.attempt}",)):
+            wins = ending.kind == "accepted"
+            payees = [(f"resident:{ending.resident}:free", ESCROW_MICROS)] if wins else []
+            tx.settle_hold(number, payees, reason="escrow")
         # What fails once succeeds when it is run again.
         (tries,) = tx.execute("SELECT count(*) FROM missed WHERE attempt = ? AND plugin = 'ways'", (ending.attempt,))[0]
         if not tries:
@@ -150,4 +158,6 @@ class Ways(Plugin):
 
     @hookimpl
     def on_tick(self, now: int, tx: Any) -> None:
+        tx.declare_policy("pot", 100 * ESCROW_MICROS)
+        tx.mint("pot", "plugin:ways:pot", 10 * ESCROW_MICROS, key=f"pot:{tx.day}", reason="pot", ref=f"day:{tx.day}")
         self.perhaps_fail(0.02, "on_tick", now)
