@@ -17,7 +17,7 @@ RESIDENTS = 128
 
 
 def rate(backlog: int, measured: int, history: int = 0) -> float:
-    """Cycles a second over ``measured`` cycles that leave ``backlog`` tasks waiting, after ``history`` finished ones."""
+    """Cycles a second over ``measured`` cycles that leave ``backlog`` tasks waiting, after ``history`` others."""
     with common.folder(RESIDENTS) as path:
         village = common.opened(path)
         if history:

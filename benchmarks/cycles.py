@@ -1,4 +1,4 @@
-"""Full cycles a second: claim, prompt, safety, model step, review, settlement, reward; one resident, 128, two processes."""
+"""Full cycles a second, from claim to reward: with one resident, with 128, and with two processes."""
 
 from __future__ import annotations
 

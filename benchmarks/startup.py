@@ -32,8 +32,9 @@ def fill(path: Path, events: int) -> None:
     """Give the village ``events`` events, copies of a real one: only their number matters here, not their chain."""
     with contextlib.closing(sqlite3.connect(path / "vivarium.db")) as connection, connection:
         connection.execute(
-            "WITH RECURSIVE n(i) AS (SELECT (SELECT max(id) FROM events) + 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
-            "INSERT INTO events SELECT i, at, day, hour, kind, actor, resident, task, attempt, cycle, model, data, hash "
+            "WITH RECURSIVE n(i) AS (SELECT (SELECT max(id) FROM events) + 1 UNION ALL "
+            "SELECT i + 1 FROM n WHERE i < ?) INSERT INTO events "
+            "SELECT i, at, day, hour, kind, actor, resident, task, attempt, cycle, model, data, hash "
             "FROM n, (SELECT * FROM events WHERE kind = 'task.posted' LIMIT 1)",
             (events,),
         )

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="long: runs with --long"))
     seed = config.getoption("--shuffle")
     if seed is not None:
-        random.Random(seed).shuffle(items)  # noqa: S311 - an order, not a secret
+        random.Random(seed).shuffle(items)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

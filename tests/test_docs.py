@@ -84,7 +84,7 @@ def typed_lines(session: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def answer(words: list[str], place: Path) -> str:
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [*VIVARIUM, *words], cwd=place, env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def answer(words: list[str], place: Path) -> str:
 
 def lived(words: list[str], place: Path) -> str:
     """What a command says that stays, on a free port, until it has said all of its beginning; then it is ended."""
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         [*VIVARIUM, *words, "--port", "0"], cwd=place, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         try:
@@ -149,7 +149,7 @@ def test_the_readmes_plugin_runs_as_a_program_and_installed(readme: str, tmp_pat
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: short-first\nVersion: 0.1\n", encoding="utf-8")
     lines = [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
     (metadata / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-    looked = subprocess.run(  # noqa: S603 - our own program
+    looked = subprocess.run(
         [*VIVARIUM, "doctor"], cwd=folder, env=environment(PYTHONPATH=str(tmp_path)), capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip

@@ -83,7 +83,7 @@ def attempt(task: Task, month: Month, allow: Mapping[str, str]) -> bool:
     path = sys.executable if program == "{python}" else shutil.which(program, path=ENVIRONMENT["PATH"])
     assert path, f"{program} is not on this machine"
     try:
-        done = subprocess.run(  # noqa: S603 - the commands are the example's own
+        done = subprocess.run(
             [path, *arguments],
             cwd=month.village / task.get("cwd", "."),
             env=ENVIRONMENT,
@@ -184,7 +184,7 @@ def test_what_was_tried_says_whether_it_may_be_tried_again() -> None:
 
 
 def test_the_material_is_what_its_seed_makes(tmp_path: Path) -> None:
-    subprocess.run(  # noqa: S603 - the example's own script
+    subprocess.run(
         [sys.executable, "-B", "-m", "tools.make_material", str(tmp_path)], cwd=VILLAGE, env=ENVIRONMENT, check=True
     )
     made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]

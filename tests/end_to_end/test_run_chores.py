@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
 @contextlib.contextmanager
 def running(chores: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A run that has begun; whatever happens, it is ended with the block."""
-    process = subprocess.Popen(  # noqa: S603 - our own program
+    process = subprocess.Popen(
         [*VIVARIUM, "run", str(chores), *options], cwd=chores.parent, env=environment(), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip

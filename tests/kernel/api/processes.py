@@ -21,7 +21,7 @@ class Process:
     """One of ours, in a process group of its own."""
 
     def __init__(self, *arguments: object) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own script
+        self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", __file__, *(str(each) for each in arguments)],
             stdout=subprocess.PIPE,
             text=True,

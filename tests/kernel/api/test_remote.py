@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vivarium_kernel import audit, board, control, ledger, people
 from vivarium_kernel.errors import Invalid, Unauthorized
 from vivarium_kernel.models import Price, Reply, Request
 from vivarium_kernel.records import NewTask, Usage
 from vivarium_kernel.remote import Worker
 from vivarium_kernel.remote_http import Unreachable
 from vivarium_kernel.village import Village, With
+
+from vivarium_kernel import audit, board, control, ledger, people
 
 from .processes import Process, processes
 from .scene import WORKER, Served, found_village, free_port
@@ -96,7 +97,9 @@ def marks(*folders: Path) -> Counter[str]:
 
 
 @pytest.mark.promise("kill-workers", "recorded-results-stand")
-def test_a_worker_that_is_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(far: Far, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
+    far: Far, tmp_path: Path
+) -> None:
     one, two = found_village(tmp_path / "one"), found_village(tmp_path / "two")
     names = [f"t{number}" for number in range(30)]
     with processes() as started:
@@ -205,11 +208,13 @@ def test_a_worker_finishes_what_it_runs_at_the_first_signal_and_gives_it_back_at
 
 async def _until(reached: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
-        while not reached():  # noqa: ASYNC110 - another thread brings it about
+        while not reached():
             await asyncio.sleep(0.02)
 
 
-def work(scene: Served, folder: Path, done: Callable[[], bool], prepare: Callable[[Worker], None] | None = None) -> None:
+def work(
+    scene: Served, folder: Path, done: Callable[[], bool], prepare: Callable[[Worker], None] | None = None
+) -> None:
     """Work for the served village until ``done``."""
 
     async def life() -> None:
@@ -237,7 +242,9 @@ class Distant:
 
 
 @pytest.mark.promise("caps-hold")
-def test_models_are_called_with_the_workers_own_providers_under_the_villages_caps(scene: Served, tmp_path: Path) -> None:
+def test_models_are_called_with_the_workers_own_providers_under_the_villages_caps(
+    scene: Served, tmp_path: Path
+) -> None:
     scene.add(
         NewTask(id="llm", prompt="say it", model="distant:one", max_micros=10_000),
         NewTask(id="poor", prompt="say it", model="distant:one", max_micros=100),

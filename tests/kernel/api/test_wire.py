@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vivarium_kernel import people
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Task
+
+from vivarium_kernel import people
 
 from .scene import OPERATOR, WORKER, Reply, Served, claim, found_village, served, with_tokens
 
@@ -219,7 +220,9 @@ def test_a_worker_that_hangs_up_while_it_waits_is_given_nothing(scene: Served) -
     joined = scene.post("/wire/workers", {"residents": 1}, WORKER).ok()
     body = json.dumps({"worker": joined["worker"], "resident": joined["residents"][0], "wait_seconds": 30})
     line = HTTPConnection("127.0.0.1", scene.port, timeout=5)
-    line.request("POST", "/wire/claims", body, {"Authorization": f"Bearer {WORKER}", "Content-Type": "application/json"})
+    line.request(
+        "POST", "/wire/claims", body, {"Authorization": f"Bearer {WORKER}", "Content-Type": "application/json"}
+    )
     time.sleep(0.3)
     line.close()
     time.sleep(0.2)

@@ -108,7 +108,7 @@ def plain(text: str, folder: Path) -> str:
         (r"the last [^\n;]* ago", "the last a moment ago"),
         (r"\bin (\d+ min \d+ s|\d+ d( \d+ h)?)", "in a while"),
         (r"\b[0-9a-f]{64}\b", "HASH"),
-        (r"\b[A-Za-z0-9_-]{43}\b", "SECRET"),
+        (r"(?<![\w-])[\w-]{43}(?![\w-])", "SECRET"),
         (r'"(\w+_at|at|now)": \d{16}', r'"\1": 0'),
         (r'"(seconds|run_seconds|age_seconds)": [\d.e-]+', r'"\1": 0'),
         (r"^Commands .*$", "Commands are confined as this machine can"),

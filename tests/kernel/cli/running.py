@@ -47,7 +47,7 @@ def argv(*arguments: str | Path) -> list[str]:
 
 def vivarium(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Done:
     """Run a command in a process of its own."""
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         argv(*arguments), cwd=cwd, env=environment(env), input=stdin, capture_output=True, text=True,
         timeout=TIMEOUT, check=False,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def vivarium(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = 
 @contextlib.contextmanager
 def started(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command that stays; whatever happens, it is ended with the block."""
-    process = subprocess.Popen(  # noqa: S603 - our own program
+    process = subprocess.Popen(
         argv(*arguments), cwd=cwd, env=environment(env), text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -253,7 +253,7 @@ def test_a_fault_of_our_own_is_one_line_and_a_file(
 def test_output_that_nobody_reads_any_more_is_no_fault(here: Here) -> None:
     for _ in range(30):
         here("pace", "1")
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         argv("log", "export", "-"), cwd=here.folder, env=environment(), text=True, bufsize=1,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
@@ -267,7 +267,7 @@ def test_output_that_nobody_reads_any_more_is_no_fault(here: Here) -> None:
 def test_an_output_without_room_is_told(here: Here) -> None:
     here("pace", "1")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(  # noqa: S603 - our own program
+        done = subprocess.run(
             argv("log", "export", "-"), cwd=here.folder, env=environment(), text=True, check=False,
             stdout=full, stderr=subprocess.PIPE,
         )  # fmt: skip

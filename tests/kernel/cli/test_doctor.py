@@ -153,7 +153,7 @@ def test_the_doctor_finds_a_writer_that_keeps_the_lock(lived: Here) -> None:
         "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX);"
         "print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen(  # noqa: S603 - our own words
+    with subprocess.Popen(
         [sys.executable, "-c", code, str(lived.folder / "vivarium.lock")], stdout=subprocess.PIPE, text=True
     ) as holder:
         try:
@@ -208,7 +208,7 @@ def test_a_backup_of_a_village_that_writes_is_whole(lived: Here, tmp_path: Path)
 
     def write() -> None:
         while not stop.is_set():
-            subprocess.run(argv("pace", "1"), cwd=lived.folder, env=environment(), check=True, capture_output=True)  # noqa: S603
+            subprocess.run(argv("pace", "1"), cwd=lived.folder, env=environment(), check=True, capture_output=True)
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -259,7 +259,7 @@ def test_an_export_writes_into_a_pipe_and_never_replaces_it(lived: Here, tmp_pat
 
 
 def test_following_the_log_tells_what_comes(lived: Here) -> None:
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         argv("log", "tail", "-n", "0", "-f", "--json", "--kind", "village.*"), cwd=lived.folder, env=environment(),
         stdout=subprocess.PIPE, text=True, bufsize=1,
     ) as tail:  # fmt: skip

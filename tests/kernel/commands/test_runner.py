@@ -231,7 +231,7 @@ asyncio.run(main())
 
 @pytest.mark.promise("orphans-die")
 def test_commands_and_their_children_die_with_a_killed_worker(scene: Scene) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOST, str(scene.village)]) as host:  # noqa: S603
+    with subprocess.Popen([sys.executable, "-c", HOST, str(scene.village)]) as host:
         try:
             pids = wait_for_numbers(scene.files / "pid", 2, within_seconds=10)
             assert all(map(lives, pids))
@@ -242,7 +242,7 @@ def test_commands_and_their_children_die_with_a_killed_worker(scene: Scene) -> N
 
 @pytest.mark.promise("orphans-die")
 def test_a_command_dies_with_a_worker_that_is_killed_after_its_guard(scene: Scene) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOST, str(scene.village)]) as host:  # noqa: S603
+    with subprocess.Popen([sys.executable, "-c", HOST, str(scene.village)]) as host:
         try:
             left, command = wait_for_numbers(scene.files / "pid", 2, within_seconds=10)
             (guard,) = children_of(host.pid, "trap")

@@ -14,13 +14,25 @@ from typing import Any
 import attrs
 import pytest
 from sqlite_utils import Migrations
-from vivarium_kernel import audit, board, ledger, settling
 from vivarium_kernel.health import FAILURES_IN_A_ROW
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import Claim, Ending, Entitlement, NewTask, Outcome, Resident, Review, Subject, Task, Verdict
+from vivarium_kernel.records import (
+    Claim,
+    Ending,
+    Entitlement,
+    NewTask,
+    Outcome,
+    Resident,
+    Review,
+    Subject,
+    Task,
+    Verdict,
+)
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.store import Tx
 from vivarium_kernel.village import Village
+
+from vivarium_kernel import audit, board, ledger, settling
 
 from . import quick, scene
 
@@ -107,13 +119,18 @@ def blamed(village: Village) -> dict[str, str]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_hooks_that_fail_stop_nothing_and_are_named(tmp_path: Path, fault: str) -> None:
     """On every hook whose failure is no judgement, all at once, each by a plugin of its own."""
-    bad = [hostile(hook, FAULTS[fault]) for hook in SYNC] + [
-        hostile(hook, FAULTS[fault], waits=True) for hook in ASYNC
-    ]
+    bad = [hostile(hook, FAULTS[fault]) for hook in SYNC] + [hostile(hook, FAULTS[fault], waits=True) for hook in ASYNC]
     expected = {plugin.name for plugin in bad}
     if fault == "talks nonsense":
         # The answers of these are not looked at.
-        expected -= {"bad_startup", "bad_shutdown", "bad_on_event", "bad_on_tick", "bad_claim_reserve", "bad_end_attempt"}
+        expected -= {
+            "bad_startup",
+            "bad_shutdown",
+            "bad_on_event",
+            "bad_on_tick",
+            "bad_claim_reserve",
+            "bad_end_attempt",
+        }
 
     def reached(village: Village) -> bool:
         return all_in(ENDS)(village) and expected - {"bad_shutdown"} <= set(blamed(village))
@@ -374,7 +391,9 @@ class Wages(Plugin):
         tx.execute("INSERT INTO wages_paid VALUES (?, ?)", (task.id, ending.kind))
         tx.emit("paid", task=task.id)
         tx.declare_policy("wage", 10**9)
-        tx.mint("wage", f"resident:{ending.resident}:free", 7, key=f"wage:{task.id}", reason="wage", ref=f"task:{task.id}")
+        tx.mint(
+            "wage", f"resident:{ending.resident}:free", 7, key=f"wage:{task.id}", reason="wage", ref=f"task:{task.id}"
+        )
         if self.ill and self.how == "raises":
             raise ValueError("no wages today")
         if self.ill:
@@ -436,4 +455,3 @@ def run_missed(village: Village, number: int) -> bool:
 
     found: bool = village.store.call(run, number)
     return found
-

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vivarium_kernel import board, control, people
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.cycle import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Effect, NewTask, Outcome, Review, Task
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village
+
+from vivarium_kernel import board, control, people
 
 from . import quick, scene
 from .test_awaits import halt, lapse, quarantine, stop
@@ -68,7 +69,7 @@ async def until_recorded(runtime: Runtime, steps: int, then: Callable[[Runtime, 
                 )
             return bool(rows[0][0] >= steps)
 
-        await scene.asynchronously_until(recorded, "the steps to be recorded")
+        await scene.asynchronously_until(recorded, "the steps to be recorded", 4)
         with runtime.village.store.view() as view:
             ((attempt, name),) = view.rows("SELECT id, resident FROM attempts WHERE state = 'running'")
             claimed = Claimed(attempt, None, people.resident(view, name), 1, 1, None, 0, 0, 0)  # type: ignore[arg-type]
@@ -172,5 +173,3 @@ def test_a_counted_failure_is_tried_again_from_the_beginning(tmp_path: Path) -> 
             assert scene.states(view) == {"twice": "done"}
             assert [a.ending for a in board.attempts(view, "twice")] == ["rejected", "accepted"]
     assert scene.marks(folder) == {"once": 2}
-
-

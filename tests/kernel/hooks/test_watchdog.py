@@ -19,13 +19,13 @@ STUCK = Path(__file__).with_name("stuck.py")
 
 def run(scenario: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(STUCK), scenario]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def start(scenario: str) -> tuple["subprocess.Popen[str]", int]:
     """A supervisor whose child says that it is ready, and the child's pid."""
     command = [sys.executable, str(STUCK), scenario]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("ready"):

@@ -26,7 +26,7 @@ class Nursery:
     """``start("package.module:function", …)`` runs the function in a new process and gives its pid."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own script
+        self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 from kernel.faults.scene import asynchronously_until, faults_of, marks, states, until
-from vivarium_kernel import board, control, people
 from vivarium_kernel.errors import StoreFull
 from vivarium_kernel.people import Change, NewToken
 from vivarium_kernel.records import NewTask
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.settling import Settlement
 from vivarium_kernel.village import Village
+
+from vivarium_kernel import board, control, people
 
 from .nursery import Nursery
 from .village_processes import acknowledged, found, opened
@@ -36,7 +37,9 @@ def beats(folder: Path) -> list[float]:
 
 def beating(name: str, **options: Any) -> NewTask:
     """A command that notes the time twenty times a second, and that no gentle signal ends."""
-    return NewTask(id=name, command=("sh", "-c", HEARD), effect="idempotent", timeout_seconds=60, max_micros=900, **options)
+    return NewTask(
+        id=name, command=("sh", "-c", HEARD), effect="idempotent", timeout_seconds=60, max_micros=900, **options
+    )
 
 
 def deed(name: str, seconds: float = 0.0, **options: Any) -> NewTask:
@@ -264,7 +267,9 @@ def test_a_resident_who_may_act_no_more_ends_its_act_at_once(folder: Path, state
         call = village.store.write
         secret = "a-secret-of-ada"  # noqa: S105 - a test's own
         await call(people.make_token, NewToken("resident", "ada", secret, "operator:test"))
-        await call(board.post, village.posting([beating("beating", wanted="ada"), deed("ben", 0.5, wanted="ben")], "x:y"))
+        await call(
+            board.post, village.posting([beating("beating", wanted="ada"), deed("ben", 0.5, wanted="ben")], "x:y")
+        )
         await asynchronously_until(lambda: len(beats(folder)) > 3, "the act to run")
         await call(people.change, Change("ada", state, "operator:test", "a test", village.hooks.end_attempt))
         at = time.time()
@@ -334,5 +339,3 @@ def test_two_villages_in_one_process_do_not_disturb_each_other(tmp_path: Path) -
                 assert faults_of(view) == []
         with first.store.view() as view:
             assert "d0" not in states(view)
-
-

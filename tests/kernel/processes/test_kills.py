@@ -20,17 +20,23 @@ from .village_processes import PAID_MICROS, acknowledged, found, opened
 WORKERS, SERVERS, RESIDENTS = 2, 2, 3
 
 
-def storm(folder: Path, nursery: Nursery, kills: int, seed: int, most_seconds: float = 0.5) -> int:
-    """Kill random processes at random moments, each replaced at once; then let one process finish all that is left."""
+def storm(
+    folder: Path, nursery: Nursery, kills: int, seed: int, most_seconds: float = 0.5, bug: str | None = None
+) -> int:
+    """Kill random processes at random moments, each replaced at once; then let one process finish all that is left.
+
+    ``bug`` is planted in every process.
+    """
     chance = random.Random(seed)
-    running: dict[int, tuple[str, str, object]] = {}
+    running: dict[int, tuple[str, object]] = {}
 
     def start(function: str, name: object) -> None:
-        running[nursery.start(f"kernel.processes.village_processes:{function}", str(folder), name)] = (
-            function,
-            "",
-            name,
-        )
+        found = f"kernel.processes.village_processes:{function}"
+        if bug is None:
+            pid = nursery.start(found, str(folder), name)
+        else:
+            pid = nursery.start("kernel.processes.planting:with_bug", bug, found, str(folder), name)
+        running[pid] = (function, name)
 
     for _ in range(WORKERS):
         start("worker", RESIDENTS)
@@ -40,7 +46,7 @@ def storm(folder: Path, nursery: Nursery, kills: int, seed: int, most_seconds: f
     for _ in range(kills):
         time.sleep(chance.uniform(0.0, most_seconds))
         victim = chance.choice(sorted(running))
-        function, _, name = running.pop(victim)
+        function, name = running.pop(victim)
         assert nursery.kill(victim) == -signal.SIGKILL, f"{function} ended by itself"
         start(function, name)
     for pid in running:
@@ -52,16 +58,16 @@ def losses(folder: Path, view: View) -> list[str]:
     """What was acknowledged and is not so, what was done twice, and whatever does not balance."""
     wrong = faults_of(view) + effect_faults(folder, board.tasks(view, limit=1_000_000))
     ends = states(view)
-    wrong += [
-        f"{task} was acknowledged as posted and is lost" for task in acknowledged(folder, "posted") if task not in ends
-    ]
+    orders = Counter(row[0] for row in view.rows("SELECT json_extract(spec, '$.data.order') FROM tasks"))
+    wrong += [f"{key} was acknowledged and is lost" for key in acknowledged(folder, "posted") if not orders[key]]
+    wrong += [f"{key} is on the board {times} times" for key, times in orders.items() if times > 1]
     done = Counter(acknowledged(folder, "done"))
     wrong += [f"{task} was acknowledged as done and is {ends.get(task)}" for task in done if ends.get(task) != "done"]
     wrong += [f"{task} was acknowledged as done {times} times" for task, times in done.items() if times > 1]
-    paid = dict(view.rows("SELECT ref, micros FROM transfers WHERE reason = 'gift'"))
+    paid = dict(view.rows("SELECT ref, sum(micros) FROM transfers WHERE reason = 'gift' GROUP BY ref"))
     for key in acknowledged(folder, "paid"):
         if paid.get(f"gift:{key}") != PAID_MICROS:
-            wrong.append(f"the gift {key} was acknowledged and is lost")
+            wrong.append(f"the gift {key} was acknowledged once, and {paid.get(f'gift:{key}')} millionths were moved")
     wrong += [f"{task} is {state}" for task, state in ends.items() if state not in ("done", "failed", "review")]
     return wrong
 

@@ -22,7 +22,6 @@ from kernel.faults.scene import (
     states,
     until,
 )
-from vivarium_kernel import board, claiming, processes, settling, stepping
 from vivarium_kernel.claiming import Claimed, Pick, Round
 from vivarium_kernel.clock import SimulatedClock, run_simulated
 from vivarium_kernel.errors import LeaseLapsed
@@ -32,6 +31,8 @@ from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.settling import Settlement
 from vivarium_kernel.stepping import Holder, Intent, Result
 from vivarium_kernel.village import Village, With
+
+from vivarium_kernel import board, claiming, processes, settling, stepping
 
 from .nursery import Nursery
 from .village_processes import acknowledged, found, opened, settled
@@ -351,5 +352,3 @@ def test_a_claim_from_an_old_snapshot_takes_the_task_as_it_is_now(scene: Scene) 
         assert answer.task.attempts == 1
     else:
         assert answer.rule == "taken"
-
-

@@ -102,9 +102,9 @@ def server(folder: str, name: str) -> int:
 
 async def _serve(folder: str, village: Village, name: str) -> None:
     posted = {int(key.partition("-")[2]) for key in acknowledged(Path(folder), "posted") if key.startswith(f"{name}-")}
-    number = max(posted, default=0)
+    number = max(0, max(posted, default=0) - 4)
     while True:
-        # What was asked and not answered before the last kill is asked again, with the same key.
+        # What was asked before the last kill is asked again, answered or not, with the same keys.
         batch = range(number + 1, number + 5)
         await asyncio.gather(*(_post_and_pay(folder, village, f"{name}-{each}", each) for each in batch))
         number = batch[-1]
@@ -114,8 +114,8 @@ async def _serve(folder: str, village: Village, name: str) -> None:
 async def _post_and_pay(folder: str, village: Village, key: str, number: int) -> None:
     effect: Any = ("once", "idempotent", "pure")[number % 3]
     task = NewTask(
-        id=key, key=key, mode="deed", prompt="x", effect=effect, max_micros=1_000,
-        data={"seconds": 0.002 * (number % 5)},
+        key=key, mode="deed", prompt="x", effect=effect, max_micros=1_000,
+        data={"seconds": 0.002 * (number % 5), "order": key},
     )  # fmt: skip
     await village.store.write(board.post, village.posting([task], "operator:server"))
     acknowledge(folder, "posted", key)

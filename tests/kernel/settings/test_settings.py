@@ -312,7 +312,7 @@ def test_reading_settings_costs_nothing_until_they_are_read() -> None:
         "import sys, vivarium_kernel.settings, vivarium_kernel.settings_text, vivarium_kernel.taskfile\n"
         "print(*sorted({'cattrs', 'tomllib', 'json', 'difflib', 'decimal', 'sqlite3', 'asyncio'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 

@@ -242,12 +242,13 @@ class Board:
                 for scope in self.scopes(task.id, attempt.resident, attempt.day):
                     self.budgets[scope][1] -= attempt.reserved
                     self.budgets[scope][2] += attempt.spent
+        acted = attempt.state == "running"
         attempt.state, attempt.ending = ("review", None) if to_review else ("ended", kind)
         if to_review:
             task.state = "review"
         else:
             self._after(task, attempt, kind, fault, declined, parked_for, wake_at)
-        keeps = kind in ("parked", "lapsed") and task.state not in ENDED
+        keeps = kind in ("parked", "lapsed", "released") and acted and not declined and task.state not in ENDED
         task.continues = number if keeps else None
         task.held_for = attempt.resident if keeps and hold else task.wanted
         return task.state
@@ -317,7 +318,7 @@ class Board:
             if task.state == "open" and task.held_for is not None and task.wanted is None:
                 keeper = self.residents[task.held_for]
                 if keeper.process is None or keeper.state != "active":
-                    task.held_for = task.continues = None
+                    task.held_for = None
         return ended
 
     def _end_process(self, process: int, kind: str) -> int:
@@ -401,7 +402,7 @@ class Board:
         if state != "active":
             for task in self.tasks.values():
                 if task.held_for == name and task.wanted is None:
-                    task.held_for = task.continues = None
+                    task.held_for = None
         return None
 
     def clear(self, state: str) -> int:

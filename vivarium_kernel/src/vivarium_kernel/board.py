@@ -372,7 +372,8 @@ def counts(view: View | Tx) -> dict[str, int]:
         view.rows(
             "SELECT state, count(*) FROM tasks WHERE state IN ('claimed', 'parked', 'review', 'waiting') GROUP BY state"
             " UNION ALL SELECT state, count(*) FROM tasks WHERE state IN ('failed', 'cancelled', 'blocked') "
-            "GROUP BY state UNION ALL SELECT 'open', (SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NULL) + "
+            "GROUP BY state UNION ALL SELECT 'open', "
+            "(SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NULL) + "
             "(SELECT count(*) FROM tasks WHERE state = 'open' AND held_for IS NOT NULL)"
         )
     )

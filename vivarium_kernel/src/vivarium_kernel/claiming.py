@@ -11,7 +11,7 @@ from attrs import frozen
 
 from vivarium_kernel import board
 from vivarium_kernel.board import TASK_COLUMNS, task_of
-from vivarium_kernel.errors import Conflict, OverBudget, VivariumError
+from vivarium_kernel.errors import OverBudget, VivariumError
 from vivarium_kernel.records import MICROS, Claim, Resident, Task
 from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View, setwise
@@ -296,8 +296,9 @@ def _write(tx: Tx, each: Round, claims: Mapping[int, Claimed]) -> None:
         pick = each.picks[place]
         lease = None if pick.lease_seconds is None else tx.now + int(pick.lease_seconds * MICROS)
         attempts.append(
-            (c.attempt, c.task.id, c.resident.name, c.number, c.cycle, "running", each.process if lease is None else None,
-             lease, pick.token, c.task.continues, tx.now, c.reserved_micros, utc_day if c.reserved_micros else None)
+            (c.attempt, c.task.id, c.resident.name, c.number, c.cycle, "running",
+             each.process if lease is None else None, lease, pick.token, c.task.continues, tx.now, c.reserved_micros,
+             utc_day if c.reserved_micros else None)
         )  # fmt: skip
         tasks.append((c.task.seq, c.number))
         residents.append((c.resident.name, c.cycle))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Composition:
-    """A village's plugins, ready to be called; ``failed`` are those that are left out, with everything that is wrong."""
+    """A village's plugins, ready to be called; ``failed`` are those that are left out, with what is wrong."""
 
     hooks: Hooks
     health: Health

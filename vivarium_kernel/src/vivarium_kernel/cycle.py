@@ -129,7 +129,8 @@ class Job:
         self._number += 1
         intent = stepping.Intent(
             self.attempt, self._number, self._holder, kind, name, effect, _json(arguments), self.resident.name,
-            self.task.id, worst_micros, aid_micros, self.model if kind == "model" else None, self._prompt, private, meter,
+            self.task.id, worst_micros, aid_micros, self.model if kind == "model" else None, self._prompt, private,
+            meter,
         )  # fmt: skip
         before = self._recorded.get(self._number)
         if before is not None and (before.kind, before.name) == (kind, name):
@@ -173,7 +174,7 @@ class Job:
                 tokens_out,
                 intent.model,
                 intent if intent.effect == "pure" else None,
-            )  # fmt: skip
+            )
         )
 
     @property
@@ -216,7 +217,7 @@ class Job:
                 0,
                 intent.model,
                 copied,
-            )  # fmt: skip
+            )
         )
 
     def _write(self, result: stepping.Result) -> None:
@@ -398,7 +399,7 @@ def _failed(error: Exception, job: Job) -> Outcome:
     return Outcome(fault="task", reason=str(error), unknown_effect=job.is_unknown)
 
 
-async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) -> Settlement:
+async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) -> Settlement:  # noqa: PLR0911
     """Safety of the outcome, then its review, then the ending that follows."""
     task = claimed.task
     if outcome.fault is not None:

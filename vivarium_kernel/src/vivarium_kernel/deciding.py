@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from vivarium_kernel import board
 from vivarium_kernel.audit import emit
@@ -26,7 +26,7 @@ class Decision:
     actor: Actor | str
     reason: str = ""
     end_attempt: EndAttempt | None = None
-    retries: Retries = Retries()
+    retries: Retries = field(factory=Retries)
 
 
 def decide(tx: Tx, asked: Decision) -> Task:

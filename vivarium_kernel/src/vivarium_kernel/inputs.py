@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -18,7 +18,10 @@ from vivarium_kernel.amounts import LARGEST_MICROS
 from vivarium_kernel.checks import wrong
 from vivarium_kernel.documents import json_of, plain
 from vivarium_kernel.problems import InputError, Problem, key_path, quoted
-from vivarium_kernel.structuring import structure
+from vivarium_kernel.structuring import make_converter, problems_of
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -39,7 +42,10 @@ def from_json(raw: bytes, where: str = "body") -> Any:
 
 def read(cls: type[T], raw: object) -> T:
     """``raw`` as a ``cls``, within the limits that its annotations state."""
-    record = structure(cls, raw)
+    try:
+        record = _converter().structure(raw, cls)
+    except Exception as error:
+        raise InputError(problems_of(error, raw)) from error
     if problems := list(limits(record)):
         raise InputError(problems)
     return record
@@ -79,6 +85,11 @@ def texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for index, item in enumerate(value):
             yield from texts(item, f"{path}[{index}]")
+
+
+@cache
+def _converter() -> Converter:
+    return make_converter()  # making one, and its hooks for each type, takes milliseconds
 
 
 @cache

@@ -164,7 +164,8 @@ class Books:
             if tuple(before[:6]) != row[:6] or before[8] != ref:
                 raise Conflict(
                     "ledger.key",
-                    f"The key {key!r} was used for another transfer: {before[4]} millionths from {before[1]} to {before[2]}.",
+                    f"The key {key!r} was used for another transfer: "
+                    f"{before[4]} millionths from {before[1]} to {before[2]}.",
                     "Use a new key for a new transfer.",
                 )
             return False
@@ -194,7 +195,8 @@ class Books:
         found = self._by_key.get(key)
         if found is None:
             found = self._tx.row(
-                "SELECT key, payer, payee, currency, micros, reason, source, actor, ref, at FROM transfers WHERE key = ?",
+                "SELECT key, payer, payee, currency, micros, reason, source, actor, ref, at FROM transfers "
+                "WHERE key = ?",
                 (key,),
             )
             if found is not None:

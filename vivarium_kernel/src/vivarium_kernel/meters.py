@@ -1,7 +1,7 @@
-"""The room of the meters: limits of requests and tokens, summed over the steps in the transaction that writes an intent.
+"""The room of the meters: limits of requests and tokens, summed over the steps when an intent is written.
 
-So a limit holds across processes. Requests are counted by the real minute, tokens by the village day. A call whose usage
-is not known yet counts with the most that it may use.
+That is one transaction, so a limit holds across processes. Requests are counted by the real minute, tokens by the
+village day. A call whose usage is not known yet counts with the most that it may use.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Provider(Protocol):
     name: str
 
     def price(self, model: str) -> Price | None:
-        """What the model costs; ``Price(0, 0)`` is free of charge, None is unknown. Raises NotFound for no such model."""
+        """What the model costs; ``Price(0, 0)`` is free, None is unknown. Raises NotFound for no such model."""
         ...
 
     async def complete(self, request: Request) -> Reply:
@@ -118,7 +118,7 @@ def check_entitled(name: str, entitlement: Entitlement) -> None:
 async def call(job: Job, request: Request) -> Reply:
     """Call a model within the job's budget; a call that a step already records is not made again.
 
-    Raises OverBudget when the worst case doesn't fit, Forbidden for a model without entitlement or price, ProviderFault.
+    Raises OverBudget when the worst case doesn't fit, Forbidden without entitlement or price, ProviderFault.
     """
     provider_name, model = split_name(request.model)
     provider = job.provider(provider_name)

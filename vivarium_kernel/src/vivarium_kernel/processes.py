@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from vivarium_kernel import people, village_time
 from vivarium_kernel.audit import emit
@@ -68,7 +68,7 @@ def register(tx: Tx, asked: Register) -> int:
 
 
 def renew(tx: Tx, asked: tuple[int, float]) -> bool:
-    """Renew one lease row for all of a process's attempts. False when it had lapsed: its attempts are not its any more."""
+    """Renew one lease row for all of a process's attempts. False when it had lapsed: they are not its any more."""
     number, seconds = asked
     row = tx.row("SELECT lease_until_at, host FROM processes WHERE id = ? AND ended_at IS NULL", (number,))
     if row is None or row[0] < tx.now:
@@ -118,7 +118,7 @@ class Reap:
 
     me: Self | None
     end_attempt: EndAttempt | None
-    retries: Retries = Retries()
+    retries: Retries = field(factory=Retries)
     release: bool = True
 
 

@@ -184,7 +184,8 @@ class Worker:
                 claim = await self._claim(asked)
                 tries = 0
             except _HITCHES as error:
-                log.warning("%s", error)
+                if not tries:
+                    log.warning("%s", error)
                 await asyncio.sleep(PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)])
                 tries += 1
                 continue
@@ -284,8 +285,8 @@ class Worker:
                     if name == "running":
                         now = msgspec.json.decode(data, type=wire.Running)
                         self._interrupt([a for a in self._acting if a <= now.upto and a not in now.attempts])
-            except _HITCHES as error:
-                log.warning("%s", error)
+            except _HITCHES:
+                pass  # whoever claims says so
             except (Conflict, NotFound):
                 self._lapsed.set()
             await asyncio.sleep(0.5)

@@ -113,7 +113,7 @@ class Rounds:
         self._kicked.set()
 
     def guard(self, kinds: Sequence[str] | None, seconds: float) -> None:
-        """A safety check can't judge subjects of these kinds, None all: tasks that need it are left alone for a while."""
+        """A safety check can't judge these kinds of subject, None all: tasks that need it wait a while."""
         loop = asyncio.get_running_loop()
         for kind in SUBJECTS if kinds is None else kinds:
             self._guarded[kind] = loop.time() + seconds
@@ -140,7 +140,6 @@ class Rounds:
 
     async def serve(self) -> None:
         """Hold rounds for ever: at once when somebody comes or the board changes, else after the village's pace."""
-        loop = asyncio.get_running_loop()
         pace = self._village.times().pace_seconds
         while True:
             try:
@@ -205,7 +204,7 @@ class Rounds:
             each.passed_at = self._look
 
     def _with_something_to_see(self, view: View, looking: list[_Waiting]) -> list[_Waiting]:
-        """Of many who look at a board without tasks for everybody, those for whom a task is held, or who live freely."""
+        """Of many who look at a board without tasks for all, those for whom one is held, or who live freely."""
         if len(looking) <= LARGEST_ROUND or self._free_hours or self._window.read(view, 1):
             return looking
         held = self._window.held_for(view, [waiting.name for waiting in looking])

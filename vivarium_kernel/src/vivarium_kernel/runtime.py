@@ -33,7 +33,7 @@ log = logging.getLogger("vivarium")
 def tune_process() -> None:
     """Settings of the whole process that suit a runtime: call it where the process is ours, never in a library.
 
-    A cycle makes thousands of short-lived objects and hardly any circles, so the collector may look a hundred times less.
+    A cycle makes many short-lived objects and hardly any circles, so the collector may look a hundred times less.
     """
     gc.collect()
     gc.freeze()
@@ -312,7 +312,7 @@ class Runtime:
                 await self._drive()
 
     async def _beat(self) -> None:
-        """Look what others decided: halt, quarantine, cancelled tasks, another number of residents; wake what is due."""
+        """Look what others decided: halt, quarantine, cancelled tasks, number of residents; wake what is due."""
         seen: tuple[Any, ...] = ()
         missing: set[int] = set()
         while True:
@@ -561,7 +561,8 @@ Reason = Literal["done", "people", "other"]
 def free_resident(view: View) -> Resident | None:
     """A resident whom no process drives and who is at nothing, for one task run now."""
     row = view.row(
-        "SELECT name, state, cycles, model, reason, created_at FROM residents r WHERE state = 'active' AND process IS NULL "
+        "SELECT name, state, cycles, model, reason, created_at FROM residents r "
+        "WHERE state = 'active' AND process IS NULL "
         "AND NOT EXISTS (SELECT 1 FROM attempts WHERE resident = r.name AND state = 'running') ORDER BY name LIMIT 1"
     )
     return Resident(*row) if row else None

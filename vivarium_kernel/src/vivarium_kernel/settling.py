@@ -89,7 +89,7 @@ def backoff_micros(tries: int, retries: Retries, chance: Random) -> int:
     return int(seconds * MICROS * (1 + retries.jitter * (2 * chance.random() - 1)))
 
 
-def after(task: Task, item: Settlement, resident: str | None, now: int, chance: Random) -> Next:
+def after(task: Task, item: Settlement, resident: str | None, now: int, chance: Random) -> Next:  # noqa: PLR0911 - one return a rule
     """The state a task goes to when an attempt at it ends so."""
     same: dict[str, Any] = {"failures": task.failures, "faults": task.faults, "declined": task.declined}
     fault = item.outcome.fault if item.outcome is not None else None
@@ -136,7 +136,7 @@ def settle(tx: Tx, items: list[Settlement]) -> list[Any]:
             answers.append(lapsed(item.attempt))
             continue
         seen.add(item.attempt)
-        item = _close_steps(tx, item, found)
+        item = _close_steps(tx, item, found)  # noqa: PLW2901 - from here on it is what the steps make of it
         state = "review" if item.to_review else "ended"
         nxt = (
             Next("review", item.reason, failures=found.task.failures, faults=found.task.faults,

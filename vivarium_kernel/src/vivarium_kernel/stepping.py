@@ -32,7 +32,7 @@ class Holder:
 
 @frozen
 class Intent:
-    """A step about to be done. ``arguments`` is JSON text; ``worst_micros`` is in ``usd``, ``aid_micros`` in ``aid``."""
+    """A step about to be done. ``arguments`` is JSON text; ``worst_micros`` are ``usd``, ``aid_micros`` are ``aid``."""
 
     attempt: int
     number: int
@@ -148,7 +148,8 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             answers.append(
                 OverBudget(
                     "budget.step",
-                    f"Step {intent.number} of attempt {intent.attempt} may cost {intent.worst_micros} millionths of usd; "
+                    f"Step {intent.number} of attempt {intent.attempt} may cost {intent.worst_micros} millionths of "
+                    "usd; "
                     f"{left} are left of its budget.",
                     "Give the task a larger budget (--max), or use a cheaper model.",
                     scope=f"task:{intent.task}",

@@ -20,7 +20,7 @@ __all__ = ["Guard", "Row", "Share", "Store", "Trial", "Tx", "View", "setwise"]
 
 
 class Store:
-    """One village's database. ``threaded`` commits in a thread, for an event loop; without it, a request is done at once.
+    """One village's database. ``threaded`` commits in a thread, for an event loop; else a request is done at once.
 
     ``connection`` is the class of its SQLite connections, for tests that plant faults.
     """

@@ -150,6 +150,7 @@ class Tx:
         self.opened = False  # whether a task became open: residents who wait are told after the commit
         self._writes = 0
         self._defers = defers
+        self._behind = False  # whether statements that waited have failed to be executed
         self._deferred: list[tuple[str, Sequence[Any], int | None]] = []
         self.participants: tuple[Participant, ...] = ()
         share.join(self)
@@ -202,10 +203,12 @@ class Tx:
         """Execute what waits."""
         while self._deferred:
             waiting, self._deferred = self._deferred, []
+            self._behind = self._defers
             for sql, params, changes in waiting:
                 changed = self.connection.execute(sql, params).rowcount
                 if changes is not None and changed != changes:
                     raise Conflict("store.changed", f"{changed} rows were changed, not {changes}: {sql[:60]}")
+            self._behind = False
 
     def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a plugin's statement, after everything that came before it has been written."""
@@ -264,7 +267,10 @@ class Tx:
         """A full disk makes SQLite end the whole transaction: what a part ran then is no part of anything.
 
         Each further statement would be a transaction of its own, so the part's error, or its silence, is not enough.
+        A statement that had waited and failed while a part asked for something is not that part's either.
         """
+        if self._behind:
+            raise Restart from error
         if not self.connection.in_transaction:
             why = str(error) if isinstance(error, sqlite3.Error) else "the database ended the transaction"
             raise sqlite3.OperationalError(why) from error

@@ -205,8 +205,9 @@ class Village:
             raise Invalid(
                 "safety.required",
                 f"These required safety checks are not on: {', '.join(missing)}." + (f"\n{why}" if why else ""),
-                "Mend what is named above." if why else
-                "Switch them on, or take them off safety_required in vivarium.toml.",
+                "Mend what is named above."
+                if why
+                else "Switch them on, or take them off safety_required in vivarium.toml.",
                 field="safety_required",
             )
         declare = getattr(self.plugins.get("task_reward"), "declare", None)

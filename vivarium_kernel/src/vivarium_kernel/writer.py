@@ -1,9 +1,9 @@
 """The room of the writer: requests that wait share one synced commit.
 
-A request is a function of a transaction, mostly *setwise*: requests for the same function that wait at the same time run
-as one call, so that one statement serves many. A result that is an exception is raised for its caller alone. A function
-that raises has the whole transaction rolled back and every request in it run again alone, in a savepoint of its own; so
-a request may run twice and must touch nothing but its ``tx``.
+A request is a function of a transaction, mostly *setwise*: requests for the same function that wait at the same time
+run as one call, so that one statement serves many. A result that is an exception is raised for its caller alone. If a
+function raises, the whole transaction is rolled back and every request in it runs again alone, in a savepoint of its
+own; so a request may run twice and must touch nothing but its ``tx``.
 
 Functions run where the event loop runs, for two threads that fight for the interpreter are slower than one. The
 statements that they put off, the commit with its sync, and waiting for another process's turn are done by a thread of

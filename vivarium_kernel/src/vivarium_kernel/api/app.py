@@ -40,7 +40,11 @@ def app_of(api: Api, *, host: str, hosts: Iterable[str] = ()) -> Starlette:
         return max(settings.api.body_bytes, outputs) if path.startswith("/wire/") else settings.api.body_bytes
 
     app = Starlette(
-        routes=[*(_route(api, op) for op in operations()), *_plugin_routes(api)],
+        # Routes are tried in their order, and the wire is asked most.
+        routes=[
+            *(_route(api, op) for op in sorted(operations(), key=lambda op: not op.path.startswith("/wire/"))),
+            *_plugin_routes(api),
+        ],
         middleware=[
             Middleware(Gate, hosts=Hosts(host, [*settings.api.hosts, *hosts]), body_bytes=body_bytes),
         ],

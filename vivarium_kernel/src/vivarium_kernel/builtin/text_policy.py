@@ -14,6 +14,11 @@ _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgsk_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|"
     r"\bghp_[A-Za-z0-9]{36}\b|\bxox[bap]-[A-Za-z0-9-]{10,}"
 )
+# Soft hyphens, joiners, marks of direction, tags: they hide a word from a search and from nobody else.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 _INJECTION = re.compile(
     r"(ignore|disregard|forget) (all |any )?(of )?(the |your )?(previous|prior|above|earlier) "
     r"(instructions|rules|directions)|(reveal|print|show|send) (me )?(the |your )?(system prompt|api keys?)|"
@@ -39,7 +44,7 @@ def judge(text: str, *, outcome: bool = False) -> Verdict:
             "deny", "text_policy.length", f"the text has {len(text):,} characters, more than {LONGEST:,}",
             "put long material into a file and name it",
         )  # fmt: skip
-    if _SECRETS.search(text):
+    if _SECRETS.search(text) or (not text.isascii() and _SECRETS.search(shown(text))):
         return Verdict("deny", "text_policy.secret", "the text holds what looks like a key or token",
                        "remove it; keys belong in the environment")  # fmt: skip
     if not outcome and _INJECTION.search(plain(text)):
@@ -52,4 +57,9 @@ def plain(text: str) -> str:
     """Text as a reader sees it: compatibility characters folded, case and white space evened out."""
     if text.isascii():
         return " ".join(text.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(shown(text).casefold().split())
+
+
+def shown(text: str) -> str:
+    """Text without what no reader sees, and with each look-alike of a plain character as that character."""
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))

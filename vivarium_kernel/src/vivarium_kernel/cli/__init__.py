@@ -50,6 +50,7 @@ def sections() -> Sections:
         "Work": {
             "task": Entry("tasks:task", "Post, read and decide tasks."),
             "resident": Entry("residents:resident", "Who lives here."),
+            "do": Entry("doing:do", "Do an action of a plugin, or list what can be done."),
             "missed": Entry("missed:missed", "Plugins' parts of endings that failed and are still to be run."),
         },
         "Switches": {

@@ -123,9 +123,11 @@ def allow(actor: Actor, route: str) -> None:
             "role", f"The token of {actor} is of the kind {kind!r} and may not do this; it takes {' or '.join(roles)}.",
             "Use another token, or none where you own the village's folder.", field="--as",
         )  # fmt: skip
-    if actor.scope is not None and scope not in actor.scope:
+    narrowed = actor.scope is not None and scope != "actions"  # an action's own name is a scope, too: it looks itself
+    if narrowed and scope not in (actor.scope or ()):
         raise Forbidden(
-            "scope", f"The token of {actor} is for {', '.join(actor.scope) or 'nothing'} alone, and this is {scope}.",
+            "scope",
+            f"The token of {actor} is for {', '.join(actor.scope or ()) or 'nothing'} alone, and this is {scope}.",
             f"Use one with the scope {scope}, or without any.", field="--as",
         )  # fmt: skip
 

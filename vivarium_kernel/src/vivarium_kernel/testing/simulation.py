@@ -119,7 +119,9 @@ class Fuse:
                     self.rollback()  # what a dead process leaves is undone by whoever opens the file next
                     raise PowerCut
                 # Only power fails here, never the disk: waiting for it would prove nothing.
-                return super().execute("PRAGMA synchronous = OFF" if sql == "PRAGMA synchronous = FULL" else sql, *arguments)
+                return super().execute(
+                    "PRAGMA synchronous = OFF" if sql == "PRAGMA synchronous = FULL" else sql, *arguments
+                )
 
         return Fused
 
@@ -144,7 +146,7 @@ class Line:
 
     async def live(self, seconds: float, chance: Random) -> None:
         """So many seconds, of which perhaps some asleep: longer than a lease, or not."""
-        nap = min(chance.uniform(2.0, 20.0), seconds) if chance.random() < 0.5 else 0.0
+        nap = min(chance.uniform(2.0, 14.0), seconds) if chance.random() < 0.3 else 0.0
         before = chance.uniform(0.0, seconds - nap)
         await asyncio.sleep(before)
         if nap:
@@ -236,7 +238,9 @@ class Simulation:
             operator.cancel()
             await asyncio.gather(operator, return_exceptions=True)
             await asyncio.sleep(2 * village.settings.lease_seconds)  # what dead processes held lapses
-            await village.store.write(processes.reap, processes.Reap(None, village.hooks.end_attempt, village.retries()))
+            await village.store.write(
+                processes.reap, processes.Reap(None, village.hooks.end_attempt, village.retries())
+            )
             await self._catch_up(village)
             with village.store.view() as view:
                 number, head, _ = audit.verify(view)
@@ -329,7 +333,9 @@ class Simulation:
 
     async def _meddle(self, village: Village, chance: Random) -> None:
         write, who = village.store.write, "operator:simulated"
-        what = chance.choice(["paused", "halted", "resident", "resident", "decide", "decide", "decide", "trust", "trust", "pace"])
+        what = chance.choice(
+            ["paused", "halted", "resident", "resident", "decide", "decide", "decide", "trust", "trust", "pace"]
+        )
         if what in ("paused", "halted"):
             await write(control.switch, control.Switch(what, True, who, "for a while"))
             await asyncio.sleep(chance.uniform(0.1, 3.0))
@@ -346,7 +352,9 @@ class Simulation:
             for name in chance.sample(found, min(3, len(found))):
                 with contextlib.suppress(Conflict):
                     done = chance.choice(["approve", "approve", "reject", "requeue", "cancel"])
-                    await write(deciding.decide, deciding.Decision(name, done, who, "so it is", village.hooks.end_attempt))  # type: ignore[arg-type]
+                    await write(
+                        deciding.decide, deciding.Decision(name, done, who, "so it is", village.hooks.end_attempt)
+                    )  # type: ignore[arg-type]
         elif what == "pace":
             await write(control.set_pace, (chance.choice([0.5, 1.0, 2.0]), who))
         else:

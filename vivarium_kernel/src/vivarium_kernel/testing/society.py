@@ -27,7 +27,6 @@ from vivarium_kernel.records import (
     Verdict,
 )
 
-
 ESCROW_MICROS = 10
 
 
@@ -143,7 +142,9 @@ class Ways(Plugin):
         if ending.attempt is None:
             return
         tx.execute("INSERT INTO ways_endings (task, attempt) VALUES (?, ?)", (task.id, ending.attempt))
-        for (number,) in tx.execute("SELECT id FROM holds WHERE ref = ? AND owner = 'ways'", (f"attempt:{ending.attempt}",)):
+        for (number,) in tx.execute(
+            "SELECT id FROM holds WHERE ref = ? AND owner = 'ways'", (f"attempt:{ending.attempt}",)
+        ):
             wins = ending.kind == "accepted"
             payees = [(f"resident:{ending.resident}:free", ESCROW_MICROS)] if wins else []
             tx.settle_hold(number, payees, reason="escrow")
