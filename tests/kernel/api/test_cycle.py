@@ -65,6 +65,11 @@ def test_a_resident_that_is_not_there_or_may_not_act_is_named(scene: Served) -> 
     scene.post("/residents/ben/state", {"state": "paused"}).ok()
     scene.post("/cycle", {"command": ["echo"], "resident": "ben"}).problem(409, "resident.state")
     scene.post("/cycle", {}).problem(422, "task")
+    for switch, back in (("pause", "resume"), ("halt", "unhalt")):
+        scene.post(f"/control/{switch}").ok()
+        page = scene.post("/cycle", {"command": ["echo"]}).json
+        assert (page["status"], page["rule"].partition(".")[0], back in page["next_step"]) == (409, "village", True)
+        scene.post(f"/control/{back}").ok()
     assert scene.rows("SELECT count(*) FROM tasks") == [(0,)]
 
 

@@ -163,7 +163,8 @@ def faults_of(view: View) -> list[str]:
         f"attempt {row[0]} at {row[1]} waits for a decision but its task is {row[2]}"
         for row in view.rows(
             "SELECT a.id, t.id, t.state FROM attempts a JOIN tasks t ON t.id = a.task "
-            "WHERE (a.state = 'review') <> (t.state = 'review' AND a.id = (SELECT max(id) FROM attempts WHERE task = t.id))"
+            "WHERE (a.state = 'review') <> "
+            "(t.state = 'review' AND a.id = (SELECT max(id) FROM attempts WHERE task = t.id))"
         )
     ]
     found += [
@@ -178,8 +179,8 @@ def faults_of(view: View) -> list[str]:
         f"{task}: its budget says {said} millionths spent, its steps {steps}"
         for task, said, steps in view.rows(
             "SELECT t.id, b.spent, (SELECT coalesce(sum(s.spent_micros), 0) FROM steps s JOIN attempts a "
-            "ON a.id = s.attempt WHERE a.task = t.id) AS steps FROM tasks t JOIN budgets b ON b.scope = 'task:' || t.id "
-            "WHERE b.spent <> steps"
+            "ON a.id = s.attempt WHERE a.task = t.id) AS steps "
+            "FROM tasks t JOIN budgets b ON b.scope = 'task:' || t.id WHERE b.spent <> steps"
         )
     ]
     found += [
@@ -194,7 +195,8 @@ def faults_of(view: View) -> list[str]:
     found += [
         f"{task} is {state}, was accepted {accepted} times and rewarded {rewards} times"
         for task, state, accepted, rewards in view.rows(
-            "SELECT t.id, t.state, (SELECT count(*) FROM attempts WHERE task = t.id AND ending = 'accepted') AS accepted, "
+            "SELECT t.id, t.state, "
+            "(SELECT count(*) FROM attempts WHERE task = t.id AND ending = 'accepted') AS accepted, "
             "(SELECT count(*) FROM transfers WHERE ref = 'task:' || t.id AND reason = 'task_reward') AS rewards "
             "FROM tasks t WHERE accepted <> (t.state = 'done') OR rewards > accepted"
         )

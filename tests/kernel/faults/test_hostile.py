@@ -53,7 +53,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "exits": lambda: sys.exit(3),
     "interrupts": raises(KeyboardInterrupt),
     "recurses": too_deep,
-    "talks nonsense": lambda: object(),
+    "talks nonsense": object,
 }
 SYNC = (
     "propose_activity", "claim_filter", "claim_score", "claim_reserve", "enrich_prompt", "end_attempt", "on_tick",

@@ -28,7 +28,7 @@ def template(folder: Path, kind: str) -> dict[str, Path]:
 def test_the_awaits_harness_finds_effects_that_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An intent without a result is left as it is, and nobody is told."""
     monkeypatch.setattr(settling, "charge_unknown", lambda *_: (0, []))
-    with pytest.raises(AssertionError, match="has no result, and its attempt has ended|was done 2 times"):
+    with pytest.raises(AssertionError, match=r"has no result, and its attempt has ended|was done 2 times"):
         test_awaits.test_a_fault_at_an_await_leaves_a_legal_end(
             template(tmp_path, "once"), tmp_path, "once", "exception"
         )
@@ -54,7 +54,7 @@ def test_the_statements_harness_finds_a_transaction_that_goes_on_after_its_end(
 
 def test_the_awaits_harness_finds_budgets_that_do_not_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "_return_budgets", lambda tx, ended: None)
-    with pytest.raises(AssertionError, match="still reserved|are reserved"):
+    with pytest.raises(AssertionError, match=r"still reserved|are reserved"):
         test_awaits.test_a_fault_at_an_await_leaves_a_legal_end(template(tmp_path, "llm"), tmp_path, "llm", "stop")
 
 

@@ -54,10 +54,8 @@ def copied(template: Path, to: Path) -> Path:
         ("pure", "full", 1),
         ("once", "full", 1),
         ("llm", "full", 1),
-        ("once", "unreadable", 1),
         ("llm", "unreadable", 1),
         ("once", "broken", 1),
-        ("llm", "broken", 1),
         ("llm", "full", 12),
     ],
 )
@@ -78,13 +76,12 @@ def test_a_statement_that_fails_leaves_a_legal_end(
 
 
 @pytest.mark.promise("fault-at-every-step")
-@pytest.mark.parametrize("fail", ["unreadable", "broken"])
-def test_a_snapshot_that_fails_leaves_a_legal_end(templates: dict[str, Path], tmp_path: Path, fail: str) -> None:
+def test_a_snapshot_that_fails_leaves_a_legal_end(templates: dict[str, Path], tmp_path: Path) -> None:
     for n in range(1, MOST_STATEMENTS):
         folder = copied(templates["once"], tmp_path / str(n))
-        plan = Plan(n, faulty.FAILS[fail], readers=True)
+        plan = Plan(n, faulty.unreadable, readers=True)
         with_fault(folder, plan)
-        ends = meeting(f"{fail} at a reader's statement {n}: {plan.met}", folder)
+        ends = meeting(f"a reader's statement {n}: {plan.met}", folder)
         if not plan.met:
             assert n > 5, f"a cycle reads with more than {n} statements"
             assert ends == {"once": "done"}

@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
+from vivarium_kernel.store import Tx
 from vivarium_kernel.testing.simulation import Plan, Report, simulate
 
 from vivarium_kernel import settling, stepping
@@ -87,7 +88,7 @@ def once_widened(monkeypatch: pytest.MonkeyPatch) -> None:
 
         rows = peek
 
-    monkeypatch.setattr(settling, "_read", lambda tx, items: read(Wide(tx), items))
+    monkeypatch.setattr(settling, "_read", lambda tx, items: read(cast("Tx", Wide(tx)), items))
     monkeypatch.setattr(settling, "_may_end", lambda item, found, now: True)
 
 

@@ -34,6 +34,8 @@ LEASE_SECONDS = 30.0
 KINDS = st.sampled_from(["accepted", "accepted", "rejected", "failed", "released", "lapsed", "parked", "blocked"])
 FAULTS = st.sampled_from([None, None, "task", "provider", "invalid"])
 RARELY = st.integers(0, 5).map(lambda number: number == 1)
+SOME = st.lists(st.integers(0, 3), min_size=1, max_size=4)  # residents
+BUDGETS = [(0, 0), (100, 0), (250, 0), (250, 240)]  # most and least
 PLACES = st.integers(0, 11)  # which of those that there are
 
 
@@ -82,7 +84,9 @@ class BoardMachine(RuleBasedStateMachine):
         for _ in range(2):
             self.join()
         self.renew(2, 2_000.0)
-        for place, (budget, wanted) in enumerate([((0, 0), None), ((100, 0), None), ((250, 240), "ada"), ((250, 0), None)]):
+        for place, (budget, wanted) in enumerate(
+            [((0, 0), None), ((100, 0), None), ((250, 240), "ada"), ((250, 0), None)]
+        ):
             self.post([3 - place] if place > 1 else [], wanted, place, None, budget, 2, 100.0, False)
 
     # Asking both
@@ -126,7 +130,9 @@ class BoardMachine(RuleBasedStateMachine):
             self.ask(Asked(processes.leave, (number, probe), lambda: self.model.leave(number)))
 
     @rule(
-        seconds=st.sampled_from([0.3, 0.5, 1.0, 2.0, 19.0, 31.0, 400.0, 40_000.0]), reaps=st.booleans(), wakes=st.booleans()
+        seconds=st.sampled_from([0.3, 0.5, 1.0, 2.0, 19.0, 31.0, 400.0, 40_000.0]),
+        reaps=st.booleans(),
+        wakes=st.booleans(),
     )
     def time_passes(self, seconds: float, reaps: bool, wakes: bool) -> None:
         self.scene.clock.advance(seconds)
@@ -154,7 +160,7 @@ class BoardMachine(RuleBasedStateMachine):
 
     @rule(
         needs=st.lists(PLACES, max_size=2), wanted=st.none() | st.sampled_from(NAMES), priority=st.integers(0, 2),
-        waits=st.sampled_from([None, None, -5, 3, 50]), budget=st.sampled_from([(0, 0), (100, 0), (250, 0), (250, 240)]),
+        waits=st.sampled_from([None, None, -5, 3, 50]), budget=st.sampled_from(BUDGETS),
         max_attempts=st.integers(1, 3), retry=st.sampled_from([1.0, 100.0]), again=st.booleans(),
     )  # fmt: skip
     def post(
@@ -214,7 +220,7 @@ class BoardMachine(RuleBasedStateMachine):
         return [answer.attempt if isinstance(answer, Claimed) else answer.rule for answer in answers]
 
     @rule(
-        place=PLACES, who=st.lists(st.integers(0, 3), min_size=1, max_size=4), wishes=st.lists(PLACES, min_size=1, max_size=4),
+        place=PLACES, who=SOME, wishes=st.lists(PLACES, min_size=1, max_size=4),
         old=st.integers(0, 4).map(lambda n: n == 1), remote=st.integers(0, 3).map(lambda n: n == 1),
     )  # fmt: skip
     def claim(self, place: int, who: list[int], wishes: list[int], old: bool, remote: bool) -> None:
@@ -317,7 +323,7 @@ class BoardMachine(RuleBasedStateMachine):
             self.ask(found)
 
     @rule(
-        who=st.lists(st.integers(0, 3), min_size=1, max_size=4), asked=steps, effect=st.sampled_from(["once", "idempotent"]),
+        who=SOME, asked=steps, effect=st.sampled_from(["once", "idempotent"]),
         ending=endings, seconds=st.sampled_from([0.0, 0.0, 1.0, 25.0, 31.0]), times=st.integers(1, 3),
     )  # fmt: skip
     def days(self, who: list[int], asked: Any, effect: str, ending: Any, seconds: float, times: int) -> None:
@@ -338,7 +344,7 @@ class BoardMachine(RuleBasedStateMachine):
         found = [self.result_of(*asked) for asked in first]
         found += [self.intent_of(*asked) for asked in second]
         # Of two words on one attempt in one commit the first stands, so that only holders speak here.
-        found += [self.ending_of(*asked[:6], False, asked[7]) for asked in third]
+        found += [self.ending_of(*(*asked[:6], False, asked[7])) for asked in third]
         found += [self.claim_of(place, who, [0, 1, 2], False, False) for place, who in claims]
         self.ask_together([asked for asked in found if asked is not None], carefully)
 
@@ -463,7 +469,7 @@ class BoardMachine(RuleBasedStateMachine):
 
 def run(examples: int, steps: int, *, shrink: bool = True) -> None:
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         BoardMachine,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=not shrink, database=None,

@@ -25,8 +25,8 @@ POLICIES = st.sampled_from(["task", "stipend", "unheard-of"])
 OWNERS = st.sampled_from(["plain", "tabled"])
 
 pays = st.builds(
-    model.Pay, KEYS, st.sampled_from(ACCOUNTS), st.sampled_from(ACCOUNTS), st.sampled_from(["aid", "aid", "usd", "eur"]),
-    AMOUNTS,
+    model.Pay, KEYS, st.sampled_from(ACCOUNTS), st.sampled_from(ACCOUNTS),
+    st.sampled_from(["aid", "aid", "usd", "eur"]), AMOUNTS,
 )  # fmt: skip
 mints = st.builds(model.Mint, KEYS.map("m{}".format), POLICIES, st.sampled_from(ACCOUNTS[3:]), AMOUNTS)
 holds = st.builds(
@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def run(examples: int, steps: int, *, shrink: bool = True) -> None:
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=not shrink, database=None,

@@ -1,4 +1,4 @@
-"""Promises about the state machines themselves: a bug that is planted in the kernel is found by the machine it belongs to."""
+"""Promises about the state machines themselves: a bug that is planted in the kernel is found by its machine."""
 
 from __future__ import annotations
 
@@ -67,9 +67,11 @@ def ended_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def failed_is_done(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        board, "fail_dependents", lambda tx, lost: [board.open_or_park(tx, name, None) for name, _, _ in lost]
-    )
+    def open_them(tx: Any, lost: Any) -> None:
+        for name, _, _ in lost:
+            board.open_or_park(tx, name, None)
+
+    patch.setattr(board, "fail_dependents", open_them)
 
 
 def budgets_kept(patch: pytest.MonkeyPatch) -> None:

@@ -63,10 +63,11 @@ def backs_off(seconds: float, **counts: int) -> Next:
         # Given back or declined: no cost at all.
         (evolve(TASK, failures=2, faults=5), ending("released"), Next("open", "r", failures=2, faults=5)),
         (TASK, ending("released", declined=True), Next("open", "r", declined=("ada",))),
+        (evolve(TASK, declined=("b",)), ending("released", declined=True), Next("open", "r", declined=("b", "ada"))),
         (
-            evolve(TASK, declined=("ben",)), ending("released", declined=True), Next("open", "r", declined=("ben", "ada")),
+            evolve(TASK, wanted="ada"), ending("released", declined=True),
+            Next("parked", "r", "answer", declined=("ada",)),
         ),
-        (evolve(TASK, wanted="ada"), ending("released", declined=True), Next("parked", "r", "answer", declined=("ada",))),
         # Parked: for what, and until when.
         (TASK, ending("parked", parked_for="quota", wake_at=7), Next("parked", "r", "quota", 7)),
         (TASK, ending("parked"), Next("parked", "r", "answer")),
@@ -128,7 +129,7 @@ def test_a_village_hour_follows_the_pace(pace: float, seconds: float) -> None:
 
 
 def times(**changes: Any) -> Times:
-    return evolve(NOT_FOUNDED, since_at=0, hosted_until_at=10**12, **changes)
+    return evolve(NOT_FOUNDED, **{"halted": False, "since_at": 0, "hosted_until_at": 10**12} | changes)
 
 
 @pytest.mark.promise("clock-jumps")
@@ -144,6 +145,7 @@ def times(**changes: Any) -> Times:
         (times(hours_micros=5 * MICROS, hosted_until_at=None), 1e6, 5, 0),  # so does one that nobody hosts
         (times(hosted_until_at=20 * MICROS), 1e6, 2, 0),
         (times(hours_micros=7 * MICROS, since_at=100 * MICROS), 50, 7, 0),  # a clock that jumped back
+        (times(last_event_hour=30), 10, 30, 1),  # no hour is before that of the last event
     ],
 )
 def test_the_village_clock(stands: Times, at_seconds: float, hour: int, day: int) -> None:
@@ -153,7 +155,8 @@ def test_the_village_clock(stands: Times, at_seconds: float, hour: int, day: int
 
 @pytest.mark.promise("lapsed-lease")
 @pytest.mark.parametrize(
-    ("mine", "lease", "may"), [(True, 10, True), (True, 11, True), (True, 9, False), (False, 11, False), (True, None, False)]
+    ("mine", "lease", "may"),
+    [(True, 10, True), (True, 11, True), (True, 9, False), (False, 11, False), (True, None, False)],
 )
 def test_who_may_write(mine: bool, lease: int | None, may: bool) -> None:
     assert fenced(mine, lease, 10) is may
@@ -171,7 +174,11 @@ def section(slot: Any, text: str, priority: int = 0, private: bool = False) -> t
         ([section("task", "t"), section("rules", "r"), section("memory", "m")], 10, "r m t"),
         ([section("memory", "1"), section("memory", "2"), section("rules", "r")], 10, "r 1 2"),  # as they came
         ([section("task", "tttt"), section("rules", "rrrr", 1), section("memory", "mmmm", 2)], 2, "mmmm tttt"),
-        ([section("memory", "1111"), section("memory", "2222"), section("task", "t")], 2, "1111 t"),  # of equals the last
+        (
+            [section("memory", "1111"), section("memory", "2222"), section("task", "t")],
+            2,
+            "1111 t",
+        ),  # of equals the last
         ([section("task", "t" * 400), section("rules", "r", 9)], 3, "t" * 400),  # the task itself stays
         ([section("rules", "ä" * 3), section("task", "t")], 2, "t"),  # 6 bytes are two tokens
     ],
@@ -181,7 +188,9 @@ def test_a_prompt_is_assembled(sections: list[tuple[str, Section]], limit: int, 
 
 
 def test_the_record_of_a_prompt_says_what_was_dropped_and_hides_what_is_private() -> None:
-    _, record = assemble([section("memory", "secret", private=True), section("rules", "rr", -1), section("task", "t")], 3)
+    _, record = assemble(
+        [section("memory", "secret", private=True), section("rules", "rr", -1), section("task", "t")], 3
+    )
     assert "secret" not in record
     assert '"dropped":true' in record
     assert '"private":true' in record

@@ -21,6 +21,7 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, LeaseLapsed, NotFound, Unauthorized, VivariumError
 from vivarium_kernel.grants import PluginTx
 from vivarium_kernel.health import describe
+from vivarium_kernel.plugins import switch_off
 from vivarium_kernel.problems import InputError, near
 from vivarium_kernel.records import MICROS, Actor, Effect, Role, Subject
 from vivarium_kernel.runs import Refuse
@@ -85,7 +86,7 @@ class ActionFailed(VivariumError):
         super().__init__(
             "action.failed",
             f"Plugin {action.plugin!r} failed in its action {action.name}: {describe(error)}.",
-            f"Mend it, or switch it off: vivarium plugins disable {action.plugin}.",
+            f"Mend it, or switch it off: {switch_off(action.plugin)}.",
         )
 
 

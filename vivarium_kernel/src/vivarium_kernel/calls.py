@@ -21,7 +21,7 @@ from vivarium_kernel import answers
 from vivarium_kernel.answers import FLOOR
 from vivarium_kernel.errors import Conflict, VivariumError
 from vivarium_kernel.health import Call, Health, SwitchedOff, describe
-from vivarium_kernel.plugins import Plugin, ordered
+from vivarium_kernel.plugins import Plugin, ordered, switch_off
 from vivarium_kernel.records import (
     Claim,
     Ending,
@@ -57,7 +57,7 @@ class HookFailed(VivariumError):
         super().__init__(
             "plugins.failed",
             f"plugin {call.plugin!r} failed in {call.hook}: {describe(call.error)}",
-            f"See `vivarium plugins list`, or switch it off: vivarium plugins disable {call.plugin}",
+            f"Mend it, or switch it off: {switch_off(call.plugin)}",
         )
         self.call = call
 
@@ -276,7 +276,7 @@ class Hooks:
                 "deny",
                 "safety.failed",
                 f"the safety check of plugin {unjudged.plugin!r} failed: {describe(unjudged.error)}",
-                f"mend it, or switch it off: vivarium plugins disable {unjudged.plugin}",
+                f"mend it, or switch it off: {switch_off(unjudged.plugin)}",
             )
             return Safety(failed, by, unjudged.plugin)
         if verdict is None:

@@ -19,7 +19,7 @@ from vivarium_kernel.builtin import builtin_plugins
 from vivarium_kernel.calls import Hooks
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.health import Health, describe
-from vivarium_kernel.plugins import Broken, Failed, Plugin, PluginError, build, discover, load
+from vivarium_kernel.plugins import Broken, Failed, Plugin, PluginError, build, discover, load, switch_off
 from vivarium_kernel.store import Tx
 
 if TYPE_CHECKING:
@@ -149,5 +149,5 @@ def _services(plugins: Iterable[Plugin], failed: list[Failed]) -> dict[str, Any]
 
 def _broken(name: str, plugin: type[Plugin], error: BaseException | None) -> Failed:
     where = f"{plugin.__module__}.{plugin.__qualname__}"
-    cure = getattr(error, "next_step", "") or f"mend it, or switch it off: vivarium plugins disable {name}"
+    cure = getattr(error, "next_step", "") or f"mend it, or switch it off: {switch_off(name)}"
     return Failed(name, (Broken(name, where, getattr(error, "message", "") or describe(error), cure),))

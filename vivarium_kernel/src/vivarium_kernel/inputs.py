@@ -28,20 +28,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def from_json(raw: bytes, where: str = "body") -> Any:
-    """The value of a JSON body; :class:`InputError` for what is not UTF-8, not JSON, or can't be stored as text."""
+    """The value of a JSON body; :class:`InputError` for what is not UTF-8 or not JSON."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         problem = Problem("", f"byte 0x{raw[error.start]:02x}", "is not UTF-8", "send JSON in UTF-8", where)
         raise InputError([problem]) from None
-    value = plain(json_of(text, where))
-    if problems := list(_unstorable(value)):
-        raise InputError(problems)
-    return value
+    return plain(json_of(text, where))
 
 
 def read(cls: type[T], raw: object) -> T:
-    """``raw`` as a ``cls``, within the limits that its annotations state."""
+    """``raw`` as a ``cls``, within the limits that its annotations state, and nothing that can't be stored."""
+    if problems := list(_unstorable(raw)):
+        raise InputError(problems)
     try:
         record = _converter().structure(raw, cls)
     except Exception as error:

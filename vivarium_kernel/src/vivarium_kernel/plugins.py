@@ -134,6 +134,11 @@ class Found:
     entry_point: importlib.metadata.EntryPoint
 
 
+def switch_off(plugin: str) -> str:
+    """How to switch a plugin off, as the end of a sentence."""
+    return f'put "{plugin}" into the list "disabled" of plugins.json in the village\'s folder'
+
+
 def discover(group: str = GROUP) -> tuple[dict[str, Found], list[Failed]]:
     """The installed plugins by name, and the names that more than one distribution claims."""
     claims: dict[str, list[Found]] = {}
@@ -153,7 +158,7 @@ def load(found: Found) -> type[Plugin]:
     try:
         loaded = found.entry_point.load()
     except BaseException as error:  # SystemExit at import too is the plugin's fault
-        cure = f"mend it, or switch it off: vivarium plugins disable {found.name}"
+        cure = f"mend it, or switch it off: {switch_off(found.name)}"
         raise Broken(found.name, where, f"can't be imported: {describe(error)}", cure) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Plugin)):
         fault = f"is {type(loaded).__name__} {loaded!r:.80}, not a subclass of Plugin"
@@ -199,7 +204,7 @@ def build(
             registry.register(plugin, name)
             built[name] = plugin
         except BaseException as error:  # SystemExit too is the plugin's fault
-            cure = f"mend it, or switch it off: vivarium plugins disable {name}"
+            cure = f"mend it, or switch it off: {switch_off(name)}"
             errors[name] = [Broken(name, _named(cls), f"can't be built: {describe(error)}", cure)]
     return list(built.values()), [Failed(name, tuple(wrong)) for name, wrong in sorted(errors.items())]
 

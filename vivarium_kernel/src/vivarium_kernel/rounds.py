@@ -67,6 +67,7 @@ class Rounds:
         self._give_back = give_back  # what to do with a claim whose resident has gone meanwhile
         self._free_hours = free_hours
         self._waiting: dict[str, _Waiting] = {}
+        self._pace_seconds = village.times().pace_seconds
         self._look = 0  # counts the reasons to look at the board again
         self._window = Window()
         self._kicked = asyncio.Event()
@@ -120,7 +121,7 @@ class Rounds:
         loop.call_later(seconds, self._unguard)
 
     def _unguard(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time() + 0.001  # a timer may fire a trifle early, and there is no other
         self._guarded = {kind: until for kind, until in self._guarded.items() if until > now}
         self.kick()
 
@@ -140,10 +141,9 @@ class Rounds:
 
     async def serve(self) -> None:
         """Hold rounds for ever: at once when somebody comes or the board changes, else after the village's pace."""
-        pace = self._village.times().pace_seconds
         while True:
             try:
-                async with asyncio.timeout(max(pace, 0.05) if self._waiting else None):
+                async with asyncio.timeout(max(self._pace_seconds, 0.05) if self._waiting else None):
                     await self._kicked.wait()
             except TimeoutError:
                 self._look += 1
@@ -156,7 +156,6 @@ class Rounds:
                     break
                 if not won and self.idle:
                     break
-            pace = self._village.times().pace_seconds
 
     async def _round(self) -> int:
         """One round; returns how many residents got a task."""
@@ -165,6 +164,7 @@ class Rounds:
             return 0
         with self._village.store.view() as view:
             times = village_time.read_times(view)
+            self._pace_seconds = times.pace_seconds
             if times.paused or times.halted:
                 self._pass(looking)
                 return 0

@@ -173,7 +173,7 @@ class _Held:
         self.pending: int = row[8]
         self.day: int | None = row[9]
         self.cycle: int = row[10]
-        self.unknown: bool = bool(row[15])  # a step has an intent and no result
+        self.unknown: bool = bool(row[15])  # before this transaction, a step had an intent and no result
 
 
 def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
@@ -211,7 +211,8 @@ def _may_end(item: Settlement, found: _Held, now: int) -> bool:
 
 def _close_steps(tx: Tx, item: Settlement, found: _Held) -> Settlement:
     """Charge what is unknown; an unknown ``once`` step is for people to judge."""
-    if found.state != "running" or not found.unknown:
+    unknown = found.unknown and (tx.careful or item.attempt not in tx.steps_closed)
+    if found.state != "running" or not (unknown or item.attempt in tx.steps_opened):
         return item
     charged, effects = charge_unknown(tx, item.attempt, found.resident, found.task.id)
     found.spent += charged

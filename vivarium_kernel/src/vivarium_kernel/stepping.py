@@ -179,6 +179,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             prompts.append((intent.attempt, intent.prompt, intent.model))
         metered = (None, None, 0) if intent.meter is None else (intent.resident, tx.day, intent.meter.worst_tokens)
         rows.append((*_row(intent, tx.now), "intended", hold, *metered))
+        tx.steps_opened.add(intent.attempt)
         tx.log.add(
             "step.intended",
             f"resident:{intent.resident}",
@@ -220,6 +221,7 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
             pure.append((*row, result.state, result.result, tx.now, result.tokens_in, result.tokens_out))
         else:
             reserved, hold = worst.pop((result.attempt, result.number))  # a result that is sent twice counts once
+            tx.steps_closed.add(result.attempt)
             spent = min(spent, reserved)
             if reserved:
                 attempt.pending -= reserved

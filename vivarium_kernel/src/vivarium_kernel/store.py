@@ -14,7 +14,7 @@ from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
 from vivarium_kernel.errors import StoreError
 from vivarium_kernel.transaction import Guard, Row, Share, Trial, Tx, View, setwise
-from vivarium_kernel.writer import Writer, told
+from vivarium_kernel.writer import LOCKED_SECONDS, Writer, told
 
 __all__ = ["Guard", "Row", "Share", "Store", "Trial", "Tx", "View", "setwise"]
 
@@ -107,7 +107,7 @@ class Store:
         try:
             connection = sqlite3.connect(
                 self.path,
-                timeout=10.0,
+                timeout=LOCKED_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=512,

@@ -148,6 +148,9 @@ class Tx:
         self.clock = clock
         self.now = clock.now()
         self.opened = False  # whether a task became open: residents who wait are told after the commit
+        # Attempts of which this transaction wrote an intent or a result; its statements may still wait.
+        self.steps_opened: set[int] = set()
+        self.steps_closed: set[int] = set()
         self._writes = 0
         self._defers = defers
         self._behind = False  # whether statements that waited have failed to be executed
@@ -298,13 +301,20 @@ class Tx:
         self.connection.execute("RELEASE part")
 
 
-def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[str, list[Any], int]]:
+def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[str, Sequence[Any], int]]:
+    left = len(rows)
+    if left == 1:
+        yield head + one + tail, rows[0], 1
+        return
     at = 0
     for size in _CHUNKS:
-        while len(rows) - at >= size:
+        while left >= size:
             text = f"{head}{','.join([one] * size)}{tail}"
             yield text, list(chain.from_iterable(rows[at : at + size])), size
             at += size
+            left -= size
+        if not left:
+            return
 
 
 def _guarded(connection: sqlite3.Connection, guard: Guard, plugin: str, sql: str, params: Sequence[Any]) -> list[Row]:

@@ -28,6 +28,7 @@ from vivarium_kernel.errors import StoreCorrupt, StoreError, StoreFull
 from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
 
 SINGLE_RANK = 50
+LOCKED_SECONDS = 3.0  # how long another program's lock is waited for: less than the watchdog bears
 MOST_REQUESTS = 128  # in one commit, so that some residents work while the commit of others is synced
 
 
@@ -134,7 +135,7 @@ class Writer:
             self._run_each(requests)
             tx = None
         except BaseException as error:
-            _fail(requests, error)
+            _fail(requests, _said(error))
             tx = None
         if tx is None or self._jobs is None:
             self._leave()
@@ -189,7 +190,7 @@ class Writer:
         except (_AsOne, sqlite3.Error):
             self._run_each(requests)
         except BaseException as error:
-            _fail(requests, error)
+            _fail(requests, _said(error))
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
@@ -199,12 +200,14 @@ class Writer:
             raise StoreError("store.closed", "The village is closed.")
         self.busy_since = self._clock.monotonic()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._open()
             tx = Tx(self._connection, self.guard, self._clock, self._share, careful=False, defers=defers)
             _run_grouped(tx, requests)
             tx.flush()
             self._opened |= tx.opened
             return tx
+        except _Locked:
+            raise
         except Exception as error:
             self._roll_back()
             raise _AsOne from error
@@ -213,6 +216,14 @@ class Writer:
             raise
         finally:
             self.busy_since = None
+
+    def _open(self) -> None:
+        """Begin. Another program's lock is waited for once, not once a request: the event loop may stand meanwhile."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            said = told(error, self._path)
+            raise (_Locked(said) if isinstance(said, StoreError) and said.rule == "store.locked" else error) from error
 
     def _run_each(self, requests: list[Request]) -> None:
         """Run requests again, each in a savepoint; if the transaction itself is lost, each in its own transaction."""
@@ -228,14 +239,14 @@ class Writer:
                 except sqlite3.Error as its_error:
                     request.result = told(its_error, self._path)
                 except Exception as its_error:
-                    request.result = its_error
+                    request.result = _said(its_error)
         except BaseException as error:
-            _fail(requests, error)
+            _fail(requests, _said(error))
 
     def _carefully(self, requests: list[Request]) -> None:
         self.busy_since = self._clock.monotonic()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._open()
             tx = Tx(self._connection, self.guard, self._clock, self._share, careful=True)
             for request in sorted(requests, key=lambda request: rank(request.fn)):
                 _run_alone(tx, request)
@@ -301,6 +312,14 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA optimize")
         self._connection.close()
+
+
+class _Locked(Exception):
+    """Another program holds the database: nothing of this commit can be done now."""
+
+
+def _said(error: BaseException) -> BaseException:
+    return error.args[0] if isinstance(error, _Locked) else error
 
 
 class _AsOne(Exception):
@@ -384,7 +403,7 @@ def told(error: sqlite3.Error, path: Path) -> Exception:
     if "locked" in text or "busy" in text:
         return StoreError(
             "store.locked",
-            f"{path} is locked by another program for more than 10 s.",
+            f"{path} is locked by another program for more than {LOCKED_SECONDS:g} s.",
             "Close the program that holds it (a database browser with an open transaction?) and try again.",
         )
     return error

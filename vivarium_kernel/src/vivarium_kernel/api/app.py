@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vivarium_kernel.api import problem
 from vivarium_kernel.api.auth import Allowances, Caller, caller_of
 from vivarium_kernel.api.guards import Gate, Hosts
-from vivarium_kernel.api.operations import NUMBERS, Api, Operation, respond
+from vivarium_kernel.api.operations import NUMBERS, STREAM, Api, Operation, respond
 from vivarium_kernel.api.routes import operations
 from vivarium_kernel.errors import Forbidden, VivariumError
 from vivarium_kernel.runtime import Runtime
@@ -60,7 +60,10 @@ def _route(api: Api, operation: Operation) -> Route:
         return await respond(api, operation, request)
 
     path = re.sub(r"{([a-z]+)}", lambda m: f"{{{m[1]}:int}}" if m[1] in NUMBERS else m[0], operation.path)
-    return Route(path, endpoint, methods=[operation.method], name=operation.route)
+    route = Route(path, endpoint, methods=[operation.method], name=operation.route)
+    if operation.gives == STREAM:
+        route.methods = {"GET"}  # Starlette adds HEAD, and a stream has no end to wait for
+    return route
 
 
 def _plugin_routes(api: Api) -> list[Mount]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from attrs import frozen
 from msgspec import Meta
 
-from vivarium_kernel import audit, board, people, posting
+from vivarium_kernel import audit, board, people, posting, village_time
 from vivarium_kernel.api.operations import Answer, Api, Call, Operation, key_of
 from vivarium_kernel.api.people_routes import rest
 from vivarium_kernel.api.shapes import Long, Micros, Word
@@ -24,6 +24,7 @@ from vivarium_kernel.records import ENDED_STATES, Attempt, Effect, Event, NewTas
 from vivarium_kernel.runtime import free_resident
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
+from vivarium_kernel.village_time import Times
 
 LABEL = "now"
 PRIORITY = 1_000  # what somebody waits for goes first
@@ -97,8 +98,9 @@ async def _cycle(call: Call) -> Answer:
     village = call.village
     new = _task_of(call, asked)
     posting.checked(new, modes=village.modes(), task_micros=village.settings.budgets.task_usd_micros)
-    if asked.resident is not None:
-        with village.store.view() as view:
+    with village.store.view() as view:
+        _refuse_at_rest(village_time.read_times(view))
+        if asked.resident is not None:
             _refuse_absent(view, asked.resident)
     (task,) = await village.store.write(board.post, village.posting([new], call.caller.actor))
     call.api.runtime.rounds.kick()
@@ -127,6 +129,16 @@ def _task_of(call: Call, asked: CycleRequest) -> NewTask:
         wanted=asked.resident,
         model=asked.model,
     )
+
+
+def _refuse_at_rest(times: Times) -> None:
+    """Nothing runs now, so that nobody should wait for it."""
+    if times.halted or times.paused:
+        word, verb = ("halted", "unhalt") if times.halted else ("paused", "resume")
+        raise Conflict(
+            f"village.{word}", f"The village is {word}: nothing is run now.",
+            f"POST /control/{verb}, or post the task to be run later (POST /tasks).",
+        )  # fmt: skip
 
 
 def _refuse_absent(view: View, name: str) -> None:

@@ -24,7 +24,8 @@ _DESCRIPTION = """One village: its tasks, residents, money and log, and the wire
 
 Send `Authorization: Bearer TOKEN`; browsers have a session by a one-time link. Every error is a problem page
 (RFC 9457) that names its rule and the next step. A POST may carry an `Idempotency-Key`: the same key and body give
-the same reply and do nothing again (on the wire, step numbers do that). Amounts are integer millionths, times are microseconds of Unix time."""
+the same reply and do nothing again; on the wire, step numbers do that. Amounts are integer millionths, times are
+microseconds of Unix time."""
 
 
 def document(found: Sequence[Operation], actions: Iterable[Action[Any]] = ()) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def leave(tx: Tx, asked: tuple[int, Actor, EndAttempt, Retries]) -> None:
 def expel(tx: Tx, asked: tuple[int, str, EndAttempt, Retries]) -> None:
     """End a worker and everything that it runs."""
     number, reason, end_attempt, retries = asked
+    if tx.row("SELECT 1 FROM processes WHERE id = ? AND ended_at IS NULL", (number,)) is None:
+        return
     for (attempt,) in tx.rows(
         "SELECT a.id FROM attempts a JOIN residents r ON r.name = a.resident WHERE a.state = 'running' "
         "AND a.process IS NULL AND r.process = ?",

@@ -184,13 +184,13 @@ async def _living(village: Village, count: int | None, kind: str, say: Say) -> A
                 await watching
 
 
-def _open(village: Village, say: Say, url: str) -> None:
+async def _open(village: Village, say: Say, url: str) -> None:
     """The API listens: say where, and make the link that lets its operator in."""
     from vivarium_kernel import people
     from vivarium_kernel.api.login import link_for
 
     link = link_for(village, url, operator().name.partition(":")[2])
-    village.store.call(people.make_token, link.token)
+    await village.store.write(people.make_token, link.token)
     say(f"Open at {url}")
     say(f"Log in, once, within 10 minutes: {link.url}")
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from random import Random
@@ -23,21 +23,20 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from vivarium_kernel import audit, board, control, deciding, ledger, people, processes, settling
+from vivarium_kernel import audit, board, control, deciding, people, processes, settling
 from vivarium_kernel.clock import SimulatedClock, run_simulated
 from vivarium_kernel.errors import Conflict, VivariumError
-from vivarium_kernel.models import Price, ProviderFault, Reply, Request, count_tokens
 from vivarium_kernel.plugins import Plugin
-from vivarium_kernel.records import ENDED_STATES, MICROS, NewTask, Usage
+from vivarium_kernel.records import MICROS, NewTask
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.store import Store, Tx
-from vivarium_kernel.testing.society import Ways
+from vivarium_kernel.testing.society import LABEL, SEEN, Call, SimulatedProvider, Ways
+from vivarium_kernel.testing.soundness import problems
 from vivarium_kernel.village import Village, With
 
-LABEL = "[simulated model, no LLM]"
-PRICE = Price(2 * MICROS, 6 * MICROS)
 MIDNIGHT = 1_750_032_000 * MICROS  # of a UTC day: budgets of real days turn over in the middle of a simulation
 NEVER = 1 << 60
+TO_DECIDE = "SELECT id FROM tasks WHERE state IN ('review', 'parked', 'failed', 'claimed') ORDER BY seq"
 
 
 @frozen
@@ -133,7 +132,7 @@ class Line:
         self._write = store.write
         self._awake = asyncio.Event()
         self._awake.set()
-        store.write = self.write  # type: ignore[method-assign]
+        store.write = self.write
 
     def write(self, fn: Callable[[Tx, Any], Any], item: Any, *, now: bool = False) -> Awaitable[Any]:
         if self._awake.is_set():
@@ -156,45 +155,6 @@ class Line:
         await asyncio.sleep(seconds - nap - before)
 
 
-@frozen
-class Call:
-    """A call that a provider took, as its own books have it: ``owed_micros`` is the least that it is owed."""
-
-    key: str
-    owed_micros: int
-
-
-class SimulatedProvider:
-    """No LLM. It answers late, fails, is cut off, and sometimes reports what can't be true."""
-
-    def __init__(self, name: str, plan: Plan, calls: list[Call]) -> None:
-        self.name = name
-        self._plan = plan
-        self._calls = calls
-
-    def price(self, model: str) -> Price | None:
-        return PRICE
-
-    async def complete(self, request: Request) -> Reply:
-        chance = self._plan.chance("call", request.key)
-        if chance.random() < 0.08:
-            await asyncio.sleep(0.2)
-            raise ProviderFault("429: come back later", started=False)
-        usage = Usage(count_tokens(request.text), chance.randrange(1, request.max_tokens + 1))
-        place = len(self._calls)
-        # Until its caller has recorded an answer, a call that was taken is owed in full.
-        self._calls.append(Call(request.key, PRICE.of(usage.tokens_in, usage.tokens_out)))
-        await asyncio.sleep(chance.expovariate(1 / 3.0))
-        if chance.random() < 0.05:
-            raise ProviderFault("the stream was cut", started=True)
-        if chance.random() < self._plan.wrong_reports:
-            lie = chance.choice([0, -1, 1.5, usage.tokens_out // 2, 10**7, 10**20])
-            if type(lie) is int and 0 <= lie < usage.tokens_out:
-                self._calls[place] = Call(request.key, PRICE.of(usage.tokens_in, lie))
-            usage = Usage(usage.tokens_in, lie)  # type: ignore[arg-type]
-        return Reply(f"{LABEL} {request.key}", usage)
-
-
 class Simulation:
     """One village, its processes, its providers and its operator."""
 
@@ -211,7 +171,8 @@ class Simulation:
         names = json.dumps([f"r{number:02d}" for number in range(plan.residents)])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vivarium.toml").write_text(
-            f'name = "simulated"\nmodel = "simulated:m"\npace_seconds = 1.0\nlease_seconds = 6.0\nresidents = {names}\n{plan.settings}'
+            'name = "simulated"\nmodel = "simulated:m"\npace_seconds = 1.0\nlease_seconds = 6.0\n'
+            f"residents = {names}\n{plan.settings}"
         )
 
     def run(self) -> Report:
@@ -228,7 +189,7 @@ class Simulation:
 
     async def _main(self) -> Report:
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(self._task)  # type: ignore[arg-type]
+        loop.set_task_factory(self._task)
         loop.set_exception_handler(lambda *_: None)  # tasks of dead processes
         with self.open(Fuse()) as village:
             village.post(self._tasks_to_post(0, self.plan.tasks // 2))
@@ -244,8 +205,10 @@ class Simulation:
             await self._catch_up(village)
             with village.store.view() as view:
                 number, head, _ = audit.verify(view)
-                return Report(number, head, board.counts(view), self.lives, len(self.calls),
-                              tuple(problems(village.store, self.calls)))  # fmt: skip
+                counts = board.counts(view)
+            owed = sum(call.owed_micros for call in self.calls)
+            found = tuple(problems(village.store, owed, SEEN))
+            return Report(number, head, counts, self.lives, len(self.calls), found)
 
     def open(self, fuse: Fuse) -> Village:
         """The village as one more process opens it."""
@@ -347,14 +310,13 @@ class Simulation:
                 await asyncio.sleep(chance.uniform(0.1, 6.0))
         elif what == "decide":
             with village.store.view() as view:
-                found = [row[0] for row in view.rows(
-                    "SELECT id FROM tasks WHERE state IN ('review', 'parked', 'failed', 'claimed') ORDER BY seq")]  # fmt: skip
+                found = [row[0] for row in view.rows(TO_DECIDE)]
             for name in chance.sample(found, min(3, len(found))):
                 with contextlib.suppress(Conflict):
-                    done = chance.choice(["approve", "approve", "reject", "requeue", "cancel"])
+                    done: deciding.What = chance.choice(["approve", "approve", "reject", "requeue", "cancel"])
                     await write(
                         deciding.decide, deciding.Decision(name, done, who, "so it is", village.hooks.end_attempt)
-                    )  # type: ignore[arg-type]
+                    )
         elif what == "pace":
             await write(control.set_pace, (chance.choice([0.5, 1.0, 2.0]), who))
         else:
@@ -409,82 +371,11 @@ def simulate(plan: Plan, folder: Path | None = None) -> Report:
         return Simulation(plan, Path(made)).run()
 
 
-# What must hold whatever happened
-
-
-def problems(store: Store, calls: Sequence[Call]) -> Iterator[str]:
-    """Everything that is not as it must be once nothing runs any more."""
-    with store.view() as view:
-        rows = view.rows
-        yield from ledger.verify(view).problems
-        broken = audit.verify(view)[2]
-        if broken is not None:
-            yield f"event {broken.id}: {broken.why}"
-        for sentence, sql in MUST_BE_EMPTY.items():
-            yield from (f"{sentence}: {row}" for row in rows(sql)[:5])
-        owed = sum(call.owed_micros for call in calls)
-        charged = rows("SELECT coalesce(sum(micros), 0) FROM transfers WHERE reason = 'model_call'")[0][0]
-        if charged < owed:
-            yield f"providers are owed {owed} millionths and were paid {charged}"
-        caps = dict(rows("SELECT scope, cap FROM budgets WHERE currency = 'usd'"))
-        for scope, spent in rows(SPENT):
-            if spent > caps.get(scope, spent):
-                yield f"{scope} spent {spent} millionths, its cap is {caps[scope]}"
-
-
-_LOST = ", ".join(f"'{state}'" for state in ENDED_STATES[1:])
-MUST_BE_EMPTY = {
-    "an attempt still runs": "SELECT id FROM attempts WHERE state = 'running'",
-    "a task is claimed and nobody is at it": "SELECT id FROM tasks WHERE state = 'claimed' AND id NOT IN "
-    "(SELECT task FROM attempts WHERE state = 'running')",
-    "a task in review has no outcome to review": "SELECT id FROM tasks WHERE state = 'review' AND 1 <> "
-    "(SELECT count(*) FROM attempts WHERE task = tasks.id AND state = 'review')",
-    "a step has an intent and no end": "SELECT attempt, number FROM steps WHERE state = 'intended'",
-    "a budget is still reserved": "SELECT scope, reserved FROM budgets WHERE reserved <> 0",
-    "a task is not done exactly once": "SELECT id FROM tasks t WHERE (state = 'done') <> "
-    "(SELECT count(*) FROM attempts WHERE task = t.id AND ending = 'accepted')",
-    "a done task was tried again": "SELECT a.task, a.id FROM attempts a JOIN attempts d ON d.task = a.task AND "
-    "d.ending = 'accepted' AND a.id > d.id",
-    "an attempt did not end exactly once": "SELECT id FROM attempts a WHERE (state = 'ended') <> "
-    "(SELECT count(*) FROM events WHERE kind = 'attempt.ended' AND task = a.task AND attempt = a.id)",
-    "a task ran before what it needs": "SELECT d.task, d.needs FROM dependencies d JOIN attempts a ON a.task = d.task "
-    "JOIN tasks n ON n.id = d.needs WHERE n.state <> 'done' OR n.ended_at > a.started_at",
-    "a resident did two things at once": "WITH acts AS (SELECT a.id, a.resident, a.started_at, min(e.at) AS over_at FROM "
-    "attempts a JOIN events e ON e.attempt = a.id AND e.kind IN ('attempt.review', 'attempt.ended') GROUP BY a.id) "
-    "SELECT a.id, b.id FROM acts a JOIN acts b ON b.resident = a.resident AND b.id > a.id AND b.started_at < a.over_at",
-    "a reward was not paid once, for a done task": "SELECT ref, count(*) FROM transfers WHERE source = 'task_reward.task' "
-    "GROUP BY ref HAVING count(*) > 1 OR substr(ref, 6) NOT IN (SELECT id FROM tasks WHERE state = 'done')",
-    "a done task that saved money was not rewarded": "SELECT t.id FROM tasks t JOIN attempts a ON a.task = t.id AND "
-    "a.ending = 'accepted' WHERE t.max_micros > a.spent_micros AND a.confidence IS NOT NULL AND 'task:' || t.id NOT IN "
-    "(SELECT ref FROM transfers WHERE source = 'task_reward.task') AND NOT EXISTS (SELECT 1 FROM events "
-    "WHERE kind = 'task_reward.capped' AND task = t.id)",
-    "an attempt was not charged what its steps cost": "SELECT a.id FROM attempts a WHERE a.spent_micros <> "
-    "(SELECT coalesce(sum(spent_micros), 0) FROM steps WHERE attempt = a.id)",
-    "a plugin's part did not run exactly once": "SELECT a.id FROM attempts a WHERE state = 'ended' AND 1 <> "
-    "(SELECT count(*) FROM ways_endings w WHERE w.attempt = a.id) + "
-    "(SELECT count(*) FROM missed m WHERE m.attempt = a.id AND m.plugin = 'ways')",
-    "an escrow outlived its attempt": "SELECT h.id FROM holds h JOIN attempts a ON 'attempt:' || a.id = h.ref "
-    "WHERE h.state = 'held' AND a.state = 'ended' AND a.id NOT IN (SELECT attempt FROM missed)",
-    "a dependency failed and something still waits": f"SELECT d.task FROM dependencies d JOIN tasks t ON t.id = d.task "
-    f"JOIN tasks n ON n.id = d.needs WHERE t.state = 'waiting' AND n.state IN ({_LOST}) AND NOT EXISTS (SELECT 1 FROM "
-    "events WHERE kind = 'task.requeued' AND task = t.id)",
-}
-SPENT = (
-    "SELECT 'task:' || task, sum(spent_micros) FROM attempts GROUP BY 1 UNION ALL "
-    "SELECT 'village', sum(spent_micros) FROM attempts UNION ALL "
-    "SELECT 'village-day:' || budget_day, sum(spent_micros) FROM attempts WHERE budget_day IS NOT NULL GROUP BY 1 "
-    "UNION ALL SELECT 'resident-day:' || resident || ':' || budget_day, sum(spent_micros) FROM attempts "
-    "WHERE budget_day IS NOT NULL GROUP BY 1"
-)
-
-
 def main(seeds: Sequence[str]) -> None:
     """Print one JSON object: the hash of each seed's event log, which any process and hash seed must give again."""
     heads = {seed: simulate(Plan(int(seed))).head for seed in seeds}
     print(json.dumps({"hash seed": os.environ.get("PYTHONHASHSEED"), "heads": heads}))
 
-
-Made = Callable[[Plan], Report]
 
 if __name__ == "__main__":
     main(sys.argv[1:])

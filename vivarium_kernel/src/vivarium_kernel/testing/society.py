@@ -1,4 +1,4 @@
-"""The room of the scripted residents: a plugin whose every hook does its work, declines, or raises, by the seed."""
+"""The room of the simulated society: a plugin and a provider that do their work, fail, decline and lie by the seed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
+
+from attrs import frozen
 
 from vivarium_kernel import deciding
 from vivarium_kernel.calls import Refuse
 from vivarium_kernel.cycle import Job
+from vivarium_kernel.models import Price, ProviderFault, Reply, Request, count_tokens
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import (
+    MICROS,
     Claim,
     Ending,
     Event,
@@ -24,10 +28,30 @@ from vivarium_kernel.records import (
     Section,
     Subject,
     Task,
+    Usage,
     Verdict,
 )
 
+LABEL = "[simulated model, no LLM]"
+PRICE = Price(2 * MICROS, 6 * MICROS)
 ESCROW_MICROS = 10
+# What must find nothing in a village where this plugin lived.
+SEEN = {
+    "a plugin's part did not run exactly once": "SELECT a.id FROM attempts a WHERE state = 'ended' AND 1 <> "
+    "(SELECT count(*) FROM ways_endings w WHERE w.attempt = a.id) + "
+    "(SELECT count(*) FROM missed m WHERE m.attempt = a.id AND m.plugin = 'ways')",
+    "an escrow outlived its attempt": "SELECT h.id FROM holds h JOIN attempts a ON 'attempt:' || a.id = h.ref "
+    "WHERE h.state = 'held' AND a.state = 'ended' AND a.id NOT IN (SELECT attempt FROM missed)",
+}
+
+
+class Seeded(Protocol):
+    """What is simulated."""
+
+    @property
+    def wrong_reports(self) -> float: ...
+
+    def chance(self, *about: object) -> Random: ...
 
 
 class Fault(Exception):
@@ -47,12 +71,11 @@ class Ways(Plugin):
     """What the residents of a simulation do. ``plan`` is set by whoever simulates."""
 
     name = "ways"
-    plan: ClassVar[Any] = None
+    plan: ClassVar[Seeded]
     migrations = _Migrations()
 
     def chance(self, *about: object) -> Random:
-        found: Random = self.plan.chance(*about)
-        return found
+        return self.plan.chance(*about)
 
     def perhaps_fail(self, likely: float, *about: object) -> None:
         if self.chance("fault", *about).random() < likely:
@@ -120,7 +143,8 @@ class Ways(Plugin):
             if chance.random() < 0.02:
                 raise Fault("in the middle of a deed")
             job.end(chance.choice(["done", "done", "done", "void"]), {"number": number})
-        fault = chance.choice([None] * 12 + ["task", "provider", "invalid"])
+        faults: list[Literal["task", "provider", "invalid"] | None] = ["task", "provider", "invalid"]
+        fault = chance.choice([None] * 12 + faults)
         return Outcome(answer="done as asked", fault=fault, reason="as it happens" if fault else "")
 
     async def _decline(self, job: Job) -> None:
@@ -162,3 +186,42 @@ class Ways(Plugin):
         tx.declare_policy("pot", 100 * ESCROW_MICROS)
         tx.mint("pot", "plugin:ways:pot", 10 * ESCROW_MICROS, key=f"pot:{tx.day}", reason="pot", ref=f"day:{tx.day}")
         self.perhaps_fail(0.02, "on_tick", now)
+
+
+@frozen
+class Call:
+    """A call that a provider took, as its own books have it: ``owed_micros`` is the least that it is owed."""
+
+    key: str
+    owed_micros: int
+
+
+class SimulatedProvider:
+    """No LLM. It answers late, fails, is cut off, and sometimes reports what can't be true."""
+
+    def __init__(self, name: str, plan: Seeded, calls: list[Call]) -> None:
+        self.name = name
+        self._plan = plan
+        self._calls = calls
+
+    def price(self, model: str) -> Price | None:
+        return PRICE
+
+    async def complete(self, request: Request) -> Reply:
+        chance = self._plan.chance("call", request.key)
+        if chance.random() < 0.08:
+            await asyncio.sleep(0.2)
+            raise ProviderFault("429: come back later", started=False)
+        usage = Usage(count_tokens(request.text), chance.randrange(1, request.max_tokens + 1))
+        place = len(self._calls)
+        # Until its caller has recorded an answer, a call that was taken is owed in full.
+        self._calls.append(Call(request.key, PRICE.of(usage.tokens_in, usage.tokens_out)))
+        await asyncio.sleep(chance.expovariate(1 / 3.0))
+        if chance.random() < 0.05:
+            raise ProviderFault("the stream was cut", started=True)
+        if chance.random() < self._plan.wrong_reports:
+            lie = chance.choice([0, -1, 1.5, usage.tokens_out // 2, 10**7, 10**20])
+            if type(lie) is int and 0 <= lie < usage.tokens_out:
+                self._calls[place] = Call(request.key, PRICE.of(usage.tokens_in, lie))
+            usage = Usage(usage.tokens_in, lie)  # type: ignore[arg-type]
+        return Reply(f"{LABEL} {request.key}", usage)
