@@ -12,7 +12,7 @@ import pytest
 from attrs import frozen
 from click.testing import CliRunner
 from vivarium_kernel.actions import Action
-from vivarium_kernel.cli.doing import do
+from vivarium_kernel.cli import root
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.records import Actor, NewTask
 from vivarium_kernel.replies import TooOften
@@ -61,10 +61,10 @@ def test_an_action_is_a_tool_a_route_a_command_and_a_page(scene: Served, monkeyp
     assert scene.post("/actions/bakery.bake", {"kind": "rye"}, RESIDENT).ok() == {"baked": 1, "by": "ada"}
     with_bakery = lambda folder, how: Village(folder, With(plugins=PLUGINS, installed=False))  # noqa: E731
     monkeypatch.setattr("vivarium_kernel.village.Village", with_bakery)
-    told = CliRunner().invoke(do, ["bakery.bake", "kind=oat", "count=1", "-v", str(scene.village.folder)])
+    told = CliRunner().invoke(root(), ["do", "bakery.bake", "kind=oat", "count=1", "-v", str(scene.village.folder)])
     assert told.exit_code == 0, told.output
     assert json.loads(told.output)["baked"] == 1
-    listed = CliRunner().invoke(do, ["-v", str(scene.village.folder)])
+    listed = CliRunner().invoke(root(), ["do", "-v", str(scene.village.folder)])
     assert "bakery.count" in listed.output
     assert "Count the loaves." in listed.output
     assert scene.rows("SELECT kind FROM bakery_loaves ORDER BY id") == [("rye",), ("oat",)]

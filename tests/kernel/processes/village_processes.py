@@ -25,6 +25,7 @@ SETTINGS = """
 name = "processes"
 residents = ["ada", "ben", "cyn", "dov", "eli", "fay"]
 lease_seconds = {lease}
+pace_seconds = 0.1
 [commands]
 sandbox = "none"
 [commands.allow]

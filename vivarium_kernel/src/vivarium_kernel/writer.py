@@ -61,6 +61,7 @@ class Writer:
         self._share = share
         self._turn = threading.Lock()  # held from a transaction's begin until it is committed
         self._outbox: list[Request] = []
+        self._ready: tuple[asyncio.AbstractEventLoop, list[Request]] | None = None  # these have the turn, not the loop
         self._scheduled = False
         self._opened = False
         self._closed = False
@@ -93,8 +94,11 @@ class Writer:
     def call(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
         """The same for code that has no event loop: does it now, and returns the result."""
         request = Request(fn, item, Future())
-        with self._turn:
+        self._take_turn()
+        try:
             self._run_now([request])
+        finally:
+            self._turn.release()
         self._tell_opened()
         if isinstance(request.result, BaseException):
             raise request.result
@@ -122,10 +126,27 @@ class Writer:
         if not have_turn:
             self._turn.acquire()
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        self._ready = (loop, requests)
         try:
-            loop.call_soon_threadsafe(self._work, loop, requests)
+            loop.call_soon_threadsafe(self._work_if_ready, loop)
         except RuntimeError:  # the loop was closed: nobody waits for these any more
+            self._ready = None
             self._leave()
+
+    def _work_if_ready(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._ready is not None and self._ready[0] is loop:
+            requests, self._ready = self._ready[1], None
+            self._work(loop, requests)
+
+    def _take_turn(self) -> None:
+        """Wait for the turn. On a loop's own thread, who has it may wait for that loop: then its work is done here."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._turn.acquire()
+            return
+        while not self._turn.acquire(timeout=0.01):
+            self._work_if_ready(loop)
 
     def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
         """On the loop, with the turn: everything but the commit."""

@@ -44,7 +44,7 @@ MUST_BE_EMPTY = {
 }
 SPENT = (
     "SELECT 'task:' || task, sum(spent_micros) FROM attempts GROUP BY 1 UNION ALL "
-    "SELECT 'village', sum(spent_micros) FROM attempts UNION ALL "
+    "SELECT 'village', coalesce(sum(spent_micros), 0) FROM attempts UNION ALL "
     "SELECT 'village-day:' || budget_day, sum(spent_micros) FROM attempts WHERE budget_day IS NOT NULL GROUP BY 1 "
     "UNION ALL SELECT 'resident-day:' || resident || ':' || budget_day, sum(spent_micros) FROM attempts "
     "WHERE budget_day IS NOT NULL GROUP BY 1"
