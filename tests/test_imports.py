@@ -16,7 +16,7 @@ PACKAGE = "vivarium_kernel"
 # below it. `__init__` is in no layer: it is the plugin author's door to all of them.
 LAYERS: dict[str, tuple[str, ...]] = {
     "doors": ("api", "cli", "testing", "remote", "remote_link", "remote_http"),
-    "runtime": ("runtime", "rounds", "links"),
+    "runtime": ("runtime", "rounds", "links", "checking"),
     "village": ("village", "composing"),
     "cycle": ("cycle", "builtin"),
     "guests": ("plugins", "calls", "runs", "answers", "health", "watchdog", "grants", "actions", "models"),

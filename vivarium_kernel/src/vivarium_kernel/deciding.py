@@ -42,7 +42,8 @@ def _approve(tx: Tx, task: Task, asked: Decision) -> None:
         _end_review(tx, task, asked, Review("accept", 1.0, asked.reason or "approved"))
     elif task.state == "parked" and task.parked_for in ("approval", "answer"):
         tx.run(
-            "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, approved = ?, reason = ? WHERE id = ?",
+            "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, declined = NULL, approved = ?, "
+            "reason = ? WHERE id = ?",
             (str(asked.actor), asked.reason, task.id),
         )
         tx.opened = True

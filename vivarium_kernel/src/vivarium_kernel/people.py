@@ -137,6 +137,16 @@ def end_running(tx: Tx, name: str, reason: str, actor: str, end_attempt: EndAtte
         settle(tx, [Settlement(number, None, "released", reason, actor=actor, end_attempt=end_attempt)])
 
 
+def free_resident(view: View) -> Resident | None:
+    """A resident whom no process drives and who is at nothing, for one task run now."""
+    row = view.row(
+        "SELECT name, state, cycles, model, reason, created_at FROM residents r "
+        "WHERE state = 'active' AND process IS NULL "
+        "AND NOT EXISTS (SELECT 1 FROM attempts WHERE resident = r.name AND state = 'running') ORDER BY name LIMIT 1"
+    )
+    return Resident(*row) if row else None
+
+
 # Tokens
 
 

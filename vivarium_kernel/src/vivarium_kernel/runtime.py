@@ -10,16 +10,15 @@ import contextlib
 import gc
 import logging
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve
 
-from vivarium_kernel import audit, board, claiming, cycle, ledger, processes, settling, village_time
+from vivarium_kernel import audit, board, cycle, ledger, processes, settling, village_time
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.cycle import Ready, Rules, Stopped
 from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
 from vivarium_kernel.links import LocalLink
-from vivarium_kernel.records import Resident, Subject, Task, Verdict
 from vivarium_kernel.rounds import Rounds, Won
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx, View
@@ -503,69 +502,3 @@ def _note_switch(tx: Tx, asked: tuple[str, str, str, str]) -> None:
 
 def _note_guard(tx: Tx, asked: tuple[str, str]) -> None:
     audit.emit(tx, "safety.cannot_judge", "system:kernel", plugin=asked[0], reason=asked[1])
-
-
-@frozen
-class Checked:
-    """A task that safety stops before anybody claims it."""
-
-    task: Task
-    verdict: Verdict
-
-
-async def check_board(village: Village, *, act: bool = True) -> tuple[int, list[Checked]]:
-    """Check every open and waiting task against safety. Returns how many pass, and the others.
-
-    With ``act``, denied tasks become blocked, and those that a human is to see are parked for approval.
-    """
-    from vivarium_kernel import deciding
-
-    passed, after = 0, 0
-    stopped: list[Checked] = []
-    while True:
-        with village.store.view() as view:
-            tasks = board.tasks(view, after=after, limit=500)
-        if not tasks:
-            return passed, stopped
-        after = tasks[-1].seq
-        for task in tasks:
-            if task.state not in ("open", "waiting", "parked") or (task.state == "parked" and task.approved):
-                continue
-            verdict = await judge(village, task)
-            if verdict.answer == "allow" or (verdict.answer == "ask" and task.approved):
-                passed += 1
-                continue
-            stopped.append(Checked(task, verdict))
-            if act and verdict.answer == "deny" and verdict.rule != "safety.failed":
-                await village.store.write(deciding.block, (task.id, verdict, village.hooks.end_attempt))
-            elif act and verdict.answer == "ask":
-                await village.store.write(deciding.ask_approval, (task.id, verdict))
-        await asyncio.sleep(0)  # a long board must not hold the loop
-
-
-async def judge(village: Village, task: Task) -> Verdict:
-    """What safety says of a task as it stands on the board."""
-    subjects = [Subject("task", f"{task.title}\n{task.prompt}", task.command, task, cwd=task.cwd)]
-    if task.command:
-        subjects.append(Subject("command", "", task.command, task, cwd=task.cwd))
-    for subject in subjects:
-        safety = await village.hooks.check_safety(subject)
-        if safety.verdict.answer != "allow":
-            return safety.verdict
-    return Verdict("allow", "safety")
-
-
-Reason = Literal["done", "people", "other"]
-
-
-def free_resident(view: View) -> Resident | None:
-    """A resident whom no process drives and who is at nothing, for one task run now."""
-    row = view.row(
-        "SELECT name, state, cycles, model, reason, created_at FROM residents r "
-        "WHERE state = 'active' AND process IS NULL "
-        "AND NOT EXISTS (SELECT 1 FROM attempts WHERE resident = r.name AND state = 'running') ORDER BY name LIMIT 1"
-    )
-    return Resident(*row) if row else None
-
-
-__all__ = ["Checked", "Figures", "Runtime", "check_board", "claiming", "free_resident", "judge", "tune_process"]

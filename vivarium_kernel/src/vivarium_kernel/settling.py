@@ -299,12 +299,25 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
 def _run_plugins(tx: Tx, item: Settlement, found: _Held, nxt: Next) -> None:
     if item.end_attempt is None:
         return
+    # A decision on what is in review comes without the outcome: that was recorded when the act was over.
+    outcome = _recorded(tx, item.attempt) if found.state == "review" and item.outcome is None else item.outcome
     ending = Ending(
-        item.attempt, item.kind, found.resident, nxt.reason, item.outcome, item.review, found.spent
+        item.attempt, item.kind, found.resident, nxt.reason, outcome, item.review, found.spent
     )  # fmt: skip
     # Plugins see the task as it was claimed; what it became is in the ending and on the board.
     for call in item.end_attempt(found.task, ending, tx):
         keep_missed(tx, call.plugin, "end_attempt", found.task, ending, call.error)
+
+
+def _recorded(tx: Tx, attempt: int) -> Outcome | None:
+    """The outcome as the attempt's row has it."""
+    row = tx.row("SELECT answer, exit_code, stdout, stderr, seconds, model FROM attempts WHERE id = ?", (attempt,))
+    if row is None:
+        return None
+    answer, exit_code, stdout, stderr, seconds, model = row
+    return Outcome(
+        answer or "", exit_code=exit_code, stdout=stdout or "", stderr=stderr or "", seconds=seconds or 0.0, model=model
+    )
 
 
 def keep_missed(tx: Tx, plugin: str, hook: str, task: Task, ending: Ending, error: BaseException | None) -> None:

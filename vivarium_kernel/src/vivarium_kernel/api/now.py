@@ -20,8 +20,8 @@ from vivarium_kernel.api.shapes import Long, Micros, Word
 from vivarium_kernel.audit import Filter
 from vivarium_kernel.claiming import NotClaimed
 from vivarium_kernel.errors import Conflict
+from vivarium_kernel.people import free_resident
 from vivarium_kernel.records import ENDED_STATES, Attempt, Effect, Event, NewTask, Subject, Task, TaskState, Usage
-from vivarium_kernel.runtime import free_resident
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
 from vivarium_kernel.village_time import Times

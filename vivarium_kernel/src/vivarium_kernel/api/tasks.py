@@ -121,7 +121,15 @@ async def _read(call: Call) -> TaskPage:
 
 def _deciding(what: What) -> Any:
     async def decide(call: Call) -> Change:
-        asked = Decision(call.path["task"], what, call.caller.actor, call.body.reason, call.village.hooks.end_attempt)
+        village = call.village
+        asked = Decision(
+            call.path["task"],
+            what,
+            call.caller.actor,
+            call.body.reason,
+            village.hooks.end_attempt,
+            village.retries(),
+        )
         return Change(deciding.decide, asked, _itself)
 
     return decide

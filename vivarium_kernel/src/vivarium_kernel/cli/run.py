@@ -27,8 +27,8 @@ from vivarium_kernel.cli.opening import folder_of, json_option, village_argument
 from vivarium_kernel.cli.showing import safe, several, shortened
 
 if TYPE_CHECKING:
+    from vivarium_kernel.checking import Checked
     from vivarium_kernel.records import NewTask
-    from vivarium_kernel.runtime import Checked
     from vivarium_kernel.village import Village
 
 
@@ -105,7 +105,7 @@ async def until_done(village: Village, *, tasks: Sequence[NewTask], count: int |
 async def begin(village: Village, tasks: Sequence[NewTask], say: Say) -> Begun:
     """Post, check and say what this run begins with."""
     from vivarium_kernel import board
-    from vivarium_kernel.runtime import check_board
+    from vivarium_kernel.checking import check_board
 
     post(village, tasks)
     say_what_is_wrong(village, say)

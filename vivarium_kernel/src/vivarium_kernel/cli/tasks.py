@@ -151,8 +151,8 @@ def _decide(what: What, done: str, ids: tuple[str, ...], reason: str, village: P
     from vivarium_kernel import deciding
 
     with acting(village, token, f"POST /tasks/{{task}}/{what}", plugins=True) as (opened, actor):
-        end_attempt = opened.hooks.end_attempt
-        asked = [deciding.Decision(name, what, actor, reason, end_attempt) for name in dict.fromkeys(ids)]
+        end_attempt, retries = opened.hooks.end_attempt, opened.retries()
+        asked = [deciding.Decision(name, what, actor, reason, end_attempt, retries) for name in dict.fromkeys(ids)]
         # One transaction: when one of them can't be decided so, none is.
         found = opened.store.call(lambda tx, items: [deciding.decide(tx, item) for item in items], asked)
     for one in found:
