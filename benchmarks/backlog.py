@@ -84,7 +84,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     scale = 10 if arguments.quick else 1
     measured = 10_000 // scale
     short, long = 1_000 // scale, 1_000_000 // scale
-    pairs = [(rate(short, measured), rate(long, measured)) for _ in range(1 if arguments.quick else 3)]
+    pairs = [(rate(short, measured), rate(long, measured)) for _ in range(arguments.times)]
     histories = [(rate(short, measured), rate(short, measured, 100_000 // scale)) for _ in range(1)]
     latencies = claim_latencies(long, 4_000 // scale)
     return {

@@ -108,7 +108,9 @@ def main(measure: Callable[[argparse.Namespace], dict[str, float]], about: str) 
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON object")
     parser.add_argument("--quick", action="store_true", help="smaller numbers, for a look")
+    parser.add_argument("--once", action="store_true", help="one run a figure instead of the median of three")
     arguments = parser.parse_args()
+    arguments.times = 1 if arguments.quick or arguments.once else 3
     figures = measure(arguments)
     if not arguments.json:
         for name, value in figures.items():

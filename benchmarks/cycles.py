@@ -103,7 +103,7 @@ def _size(village: Village) -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     scale = 4 if arguments.quick else 1
-    times = 1 if arguments.quick else 3
+    times = arguments.times
     one = common.repeated(lambda: cycles_per_second(1, 2000 // scale), times)
     many = common.repeated(lambda: cycles_per_second(128, 40_000 // scale), times)
     pairs = [(cycles_per_second(128, 40_000 // scale), two_processes(40_000 // scale)) for _ in range(times)]

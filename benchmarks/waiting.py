@@ -59,7 +59,7 @@ def _resident_kb() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    times = 1 if arguments.quick else 3
+    times = arguments.times
     weight = kb_per_resident(500 if arguments.quick else 5_000)
     return {
         "ratio_500": common.repeated(lambda: ratio(2_000, 500), times),

@@ -138,7 +138,7 @@ def test_the_readme_says_the_commands_that_the_checks_run(repository: Path) -> N
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
     lines = [line.partition(" #")[0].rstrip() for line in blocks.splitlines()]
     assert [command for command in COMMANDS if command not in lines] == []
-    checks = (repository / ".ci" / "run").read_text(encoding="utf-8")
+    checks = (repository / ".ci" / "checks").read_text(encoding="utf-8")
     assert '"run", "vivarium", "run", "examples/chores")' in checks
     assert 'run.uv("run", "pytest")' in checks
 

@@ -220,6 +220,8 @@ def test_a_task_of_a_process_that_died_on_this_machine_is_taken_up_at_once(tmp_p
     folder = found(tmp_path / "village", lease_seconds=600.0)
     with Nursery() as nursery:
         for task in ("one", "two"):
+            if task == "two":
+                nursery.kill(other)  # else it might take the task before the slow one has started
             with opened(folder, threaded=False) as village:
                 village.post([NewTask(id=task, mode="late", prompt="x", effect="idempotent")])
             slow = nursery.start("kernel.processes.village_processes:late_worker", str(folder), True)
@@ -227,8 +229,6 @@ def test_a_task_of_a_process_that_died_on_this_machine_is_taken_up_at_once(tmp_p
             if task == "one":
                 other = nursery.start("kernel.processes.village_processes:late_worker", str(folder), False)
                 time.sleep(0.3)
-            else:
-                nursery.kill(other)
             assert nursery.kill(slow) == -signal.SIGKILL
             if task == "two":
                 other = nursery.start("kernel.processes.village_processes:late_worker", str(folder), False)
