@@ -217,7 +217,7 @@ def test_a_dead_workers_task_is_claimed_within_its_lease_and_a_second(tmp_path: 
 @pytest.mark.promise("kill-workers", "recorded-results-stand")
 def test_a_task_of_a_process_that_died_on_this_machine_is_taken_up_at_once(tmp_path: Path) -> None:
     """By a process that runs already and by one that starts: neither waits for the lease."""
-    folder = found(tmp_path / "village", lease_seconds=600.0)
+    folder, other = found(tmp_path / "village", lease_seconds=600.0), 0
     with Nursery() as nursery:
         for task in ("one", "two"):
             if task == "two":
