@@ -28,14 +28,23 @@ def answered(run: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:
-        # Who read our output has gone (`| head`): nothing is wrong, and Python must not try to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # who read it has gone (`| head`): nothing is wrong
         return 0
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, OSError):
+            _forget_output()  # if it was the output that could not be written, it can't be at the exit either
         text, status = _answer(error)
         click.echo(text, err=True)
         return status
     return result if isinstance(result, int) else 0
+
+
+def _forget_output() -> None:
+    """Let Python not try again to write what is left of the output when it exits, which would be another failure."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer(error: BaseException) -> tuple[str, int]:
