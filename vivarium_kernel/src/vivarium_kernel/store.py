@@ -117,9 +117,7 @@ class Store:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute(
-                "PRAGMA cache_size = -32768"
-            )  # kB: pages that a busy village touches again
+            connection.execute("PRAGMA cache_size = -32768")  # kB: pages that a busy village touches again
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
             connection.execute("PRAGMA journal_size_limit = 67108864")
         except sqlite3.Error as error:
