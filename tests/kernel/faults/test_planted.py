@@ -45,7 +45,7 @@ def test_the_recorded_harness_finds_results_that_are_not_recorded(
 def test_the_statements_harness_finds_a_transaction_that_goes_on_after_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Tx, "_still_open", lambda self, error: None)
+    monkeypatch.setattr(Tx, "still_open", lambda self, error: None)
     with pytest.raises(AssertionError):
         test_statements.test_a_statement_that_fails_leaves_a_legal_end(
             template(tmp_path, "pure"), tmp_path, "pure", "full", 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from msgspec.structs import replace
 from kernel.faults.scene import (
     Deeds,
     asynchronously_until,
@@ -89,15 +90,15 @@ class Scene:
         """Everything that the holder of an attempt may write."""
         attempt, holder = claimed.attempt, holder or claimed.holder
         intent = Intent(attempt, 1, holder, "tool", "deed", "once", "{}", "ada", "one", 10)
-        pure = evolve(intent, number=9, effect="pure", worst_micros=0)
+        pure = replace(intent, number=9, effect="pure", worst_micros=0)
         result = Result(attempt, 1, holder, "ada", "one", "done", "{}", 5)
         end = Settlement(attempt, holder, "accepted", outcome=Outcome(answer="x"))
         return {
             "intent": lambda: self.call(stepping.intend, intent),
             "result": lambda: self.call(stepping.record, result),
-            "pure step": lambda: self.call(stepping.record, evolve(result, number=9, intent=pure)),
+            "pure step": lambda: self.call(stepping.record, replace(result, number=9, intent=pure)),
             "settlement": lambda: self.call(settling.settle, end),
-            "release": lambda: self.call(settling.settle, evolve(end, kind="released", outcome=None)),
+            "release": lambda: self.call(settling.settle, replace(end, kind="released", outcome=None)),
         }
 
     def snapshot(self) -> list[Any]:

@@ -93,10 +93,8 @@ def once_widened(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._tx, name)
 
-        def peek(self, sql: str, params: Any = ()) -> Any:
-            return self._tx.peek(sql.replace("a.state <> 'ended' AND ", ""), params)
-
-        rows = peek
+        def rows(self, sql: str, params: Any = ()) -> Any:
+            return self._tx.rows(sql.replace("a.state <> 'ended' AND ", ""), params)
 
     monkeypatch.setattr(settling, "_read", lambda tx, items: read(cast("Tx", Wide(tx)), items))
     monkeypatch.setattr(settling, "_may_end", lambda item, found, now: True)

@@ -64,7 +64,7 @@ class Log:
             del self._events[mark[0] :]
 
     def _last_head(self) -> tuple[int, bytes]:
-        rows = self._tx.peek(_HEAD)
+        rows = self._tx.rows(_HEAD)
         return (rows[0][0], rows[0][1]) if rows else (0, GENESIS)
 
     def flush(self) -> None:

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Invalid, NotFound
 from vivarium_kernel.records import MICROS, Actor, Attempt, NewTask, Step, Task
-from vivarium_kernel.store import Row, Tx, View
+from vivarium_kernel.store import Row, Tx, View, json_list
 
 TASK_COLUMNS = (
     "seq, id, mode, spec, priority, max_micros, wanted, by, posted_at, retry_until_at, state, attempts, failures, "
@@ -219,8 +219,8 @@ def _spec_text(record: Task) -> str:
 
 
 def _posted_before(tx: Tx, tasks: Sequence[NewTask]) -> dict[tuple[str, str | None], tuple[str, bytes]]:
-    ids = json.dumps([t.id for t in tasks if t.id])
-    keys = json.dumps([t.key for t in tasks if t.key])
+    ids = json_list([t.id for t in tasks if t.id])
+    keys = json_list([t.key for t in tasks if t.key])
     known: dict[tuple[str, str | None], tuple[str, bytes]] = {}
     for name, key, digest in tx.rows(
         "SELECT id, key, digest FROM tasks WHERE id IN (SELECT value FROM json_each(?)) "
@@ -249,7 +249,7 @@ def _states_of_needs(tx: Tx, fresh: Mapping[str, tuple[NewTask, bytes, Task]]) -
     wanted = {need for new, _, _ in fresh.values() for need in new.needs if need not in fresh}
     states: dict[str, str] = dict(
         tx.rows(
-            "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(wanted)),)
+            "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json_list(sorted(wanted)),)
         )
         if wanted
         else []
@@ -292,8 +292,8 @@ def open_or_park(tx: Tx, name: str, not_before_at: int | None) -> None:
 
 def release_dependents(tx: Tx, done: Sequence[str]) -> None:
     """Open what waited only for tasks that are done now."""
-    names = json.dumps(done)
-    if not tx.peek("SELECT 1 FROM dependencies WHERE needs IN (SELECT value FROM json_each(?)) LIMIT 1", (names,)):
+    names = json_list(done)
+    if not tx.rows("SELECT 1 FROM dependencies WHERE needs IN (SELECT value FROM json_each(?)) LIMIT 1", (names,)):
         return
     ready = tx.rows(
         "SELECT DISTINCT t.id, t.wake_at FROM dependencies d JOIN tasks t ON t.id = d.task AND t.state = 'waiting' "
@@ -326,7 +326,7 @@ def dependents(tx: Tx, names: Sequence[str]) -> list[Row]:
     return tx.rows(
         "SELECT d.task, d.needs FROM dependencies d JOIN tasks t ON t.id = d.task AND t.state = 'waiting' "
         "WHERE d.needs IN (SELECT value FROM json_each(?)) ORDER BY t.seq DESC",
-        (json.dumps(list(names)),),
+        (json_list(list(names)),),
     )
 
 

@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
 import attrs
+from msgspec import Struct
 
 from vivarium_kernel import answers
 from vivarium_kernel.answers import FLOOR
@@ -62,8 +63,7 @@ class HookFailed(VivariumError):
         self.call = call
 
 
-@attrs.frozen
-class Safety:
+class Safety(Struct, frozen=True):
     """What all safety checks said. ``culprit`` is a plugin that could not judge: the task is reopened, uncounted.
 
     A denial by a verdict stands whatever the culprit would have said; then ``culprit`` is None.

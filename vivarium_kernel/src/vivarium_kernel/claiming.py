@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from vivarium_kernel import board
 from vivarium_kernel.board import TASK_COLUMNS, task_of
 from vivarium_kernel.errors import OverBudget, VivariumError
 from vivarium_kernel.records import MICROS, Claim, Resident, Task
 from vivarium_kernel.stepping import Holder
-from vivarium_kernel.store import Tx, View, setwise
+from vivarium_kernel.store import Tx, View, json_list, setwise
 
 WINDOW_EACH, WINDOW_LEAST, WEIGHED = 4, 64, 16
 WIDEST = 4096  # tasks that a resident weighs at most when it was refused all that it saw before
@@ -58,7 +57,7 @@ class Window:
         found = view.rows(
             "SELECT seq, attempts, declined, continues, approved, held_for FROM tasks WHERE state = 'open' "
             "AND held_for IN (SELECT value FROM json_each(?)) ORDER BY priority DESC, seq LIMIT ?",
-            (json.dumps(residents), WEIGHED * len(residents)),
+            (json_list(residents), WEIGHED * len(residents)),
         )
         tasks: dict[str, list[Task]] = {}
         for row, task in zip(found, self._records(view, [row[:5] for row in found]), strict=True):
@@ -77,7 +76,7 @@ class Window:
             marks = {row[0]: row for row in found}
             for row in view.rows(
                 f"SELECT {TASK_COLUMNS} FROM tasks WHERE seq IN (SELECT value FROM json_each(?))",
-                (json.dumps(missing),),
+                (json_list(missing),),
             ):
                 kept[row[0]] = (marks[row[0]], task_of(row))
         return [kept[row[0]][1] for row in found]
@@ -87,8 +86,7 @@ class Window:
         self._kept.pop(task.seq, None)
 
 
-@frozen
-class Pick:
+class Pick(Struct, frozen=True):
     """One resident's wishes, best first. ``token`` is the digest of a remote job's own token, with its own lease."""
 
     resident: str
@@ -97,8 +95,7 @@ class Pick:
     lease_seconds: float | None = None
 
 
-@frozen
-class Round:
+class Round(Struct, frozen=True):
     """The picks of the residents who waited together in one process.
 
     ``reserve`` runs the plugins' ``claim_reserve`` on a claim, in the transaction; it raises to refuse it.
@@ -109,8 +106,7 @@ class Round:
     reserve: Callable[[Claim, Tx], None] | None = None
 
 
-@frozen
-class Claimed:
+class Claimed(Struct, frozen=True):
     """A claim that stands: the attempt is open, its budget set aside."""
 
     attempt: int
@@ -124,8 +120,7 @@ class Claimed:
     hour: int
 
 
-@frozen
-class NotClaimed:
+class NotClaimed(Struct, frozen=True):
     """Why a resident got nothing: ``taken`` (others were quicker), or a rule."""
 
     rule: str
@@ -135,12 +130,7 @@ class NotClaimed:
 @setwise(90)
 def claim(tx: Tx, rounds: list[Round]) -> list[list[Claimed | NotClaimed]]:
     """Give out tasks: each resident its best wish that is still open and fits the budgets."""
-    answers = []
-    for place, each in enumerate(rounds):
-        if place:
-            tx.catch_up()  # this round must see what the one before it took
-        answers.append(_claim_round(tx, each))
-    return answers
+    return [_claim_round(tx, each) for each in rounds]
 
 
 def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
@@ -152,7 +142,7 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
     residents = _free_residents(tx, [pick.resident for pick in each.picks])
     winners, refused = _match(tx, each.picks, residents)
     _read_budgets_ahead(tx, winners)
-    next_attempt = tx.peek("SELECT coalesce(max(id), 0) FROM attempts")[0][0]
+    next_attempt = tx.rows("SELECT coalesce(max(id), 0) FROM attempts")[0][0]
     claims: dict[int, Claimed] = {}
     for place, task in winners.items():
         pick, resident = each.picks[place], residents[each.picks[place].resident]
@@ -173,7 +163,7 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
 
 
 def _alive(tx: Tx, process: int) -> bool:
-    rows = tx.peek("SELECT lease_until_at FROM processes WHERE id = ? AND ended_at IS NULL", (process,))
+    rows = tx.rows("SELECT lease_until_at FROM processes WHERE id = ? AND ended_at IS NULL", (process,))
     return bool(rows) and bool(rows[0][0] >= tx.now)
 
 
@@ -181,11 +171,11 @@ def _free_residents(tx: Tx, names: list[str]) -> dict[str, Resident]:
     """Of these, the residents who may begin a cycle now."""
     return {
         row[0]: Resident(*row)
-        for row in tx.peek(
+        for row in tx.rows(
             "SELECT name, state, cycles, model, reason, created_at FROM residents WHERE state = 'active' AND name IN "
             "(SELECT value FROM json_each(?1)) AND name NOT IN (SELECT resident FROM attempts WHERE state = 'running' "
             "AND resident IN (SELECT value FROM json_each(?1)))",
-            (json.dumps(names),),
+            (json_list(names),),
         )
     }
 
@@ -225,9 +215,9 @@ def _match(
 
 def _open_now(tx: Tx, seqs: set[int]) -> dict[int, int]:
     """Of these tasks, those that are open, and how often each was tried."""
-    rows = tx.peek(
+    rows = tx.rows(
         "SELECT seq, attempts FROM tasks WHERE state = 'open' AND seq IN (SELECT value FROM json_each(?))",
-        (json.dumps(sorted(seqs)),),
+        (json_list(sorted(seqs)),),
     )
     return {row[0]: row[1] for row in rows}
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vivarium_kernel import stepping
 from vivarium_kernel.calls import HookFailed, Hooks, Safety
@@ -63,8 +65,7 @@ class Link(Protocol):
     def distrust(self, provider: str, reason: str) -> None: ...
 
 
-@frozen
-class Ready:
+class Ready(Struct, frozen=True):
     """A claimed task that passed safety, with its prompt: what the act phase needs."""
 
     claimed: Claimed
@@ -187,7 +188,7 @@ class Job:
         intent, self._open = self._open, None
         if intent is None or intent.effect != "pure":
             raise Invalid("step.hand_over", "No pure step was begun.", "Call begin() first.")
-        return evolve(intent, effect=effect)
+        return replace(intent, effect=effect)
 
     async def recorded(self) -> None:
         """Wait until every record that is on its way has been written; raises what refused one."""
@@ -200,7 +201,7 @@ class Job:
 
     def _replay(self, intent: stepping.Intent, before: Step) -> None:
         # The result is copied into this attempt, so that the next one can continue from here too; it cost nothing now.
-        copied = evolve(intent, effect=before.effect, worst_micros=0, aid_micros=0)
+        copied = replace(intent, effect=before.effect, worst_micros=0, aid_micros=0)
         self._write(
             stepping.Result(
                 self.attempt,
@@ -288,8 +289,7 @@ class Rules:
     retries: Retries = field(factory=Retries)
 
 
-@frozen
-class Stopped:
+class Stopped(Struct, frozen=True):
     """Preparation ended the attempt: with what ending, and whose check failed if one did."""
 
     settlement: Settlement

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from attrs import field, frozen
@@ -12,7 +11,7 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.records import ENDED_STATES, Actor, Ending, Review, Task, Verdict
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
-from vivarium_kernel.store import Tx
+from vivarium_kernel.store import Tx, json_list
 
 What = Literal["approve", "reject", "requeue", "cancel"]
 
@@ -142,7 +141,7 @@ def decline(tx: Tx, asked: Declining) -> Task:
                                actor=f"resident:{asked.resident}", end_attempt=asked.end_attempt))  # fmt: skip
     elif task.state in ("open", "waiting", "parked"):
         declined = [*task.declined, *([] if asked.resident in task.declined else [asked.resident])]
-        tx.run("UPDATE tasks SET declined = ? WHERE id = ?", (json.dumps(declined), task.id))
+        tx.run("UPDATE tasks SET declined = ? WHERE id = ?", (json_list(declined), task.id))
         if task.wanted == asked.resident and task.state == "open":
             tx.run(
                 "UPDATE tasks SET state = 'parked', parked_for = 'answer', reason = ? WHERE id = ?",
@@ -208,7 +207,7 @@ def clear(tx: Tx, asked: tuple[str, Actor | str]) -> int:
             (state,),
         )
     ]
-    listed = json.dumps(names)
+    listed = json_list(names)
     tx.run("DELETE FROM dependencies WHERE task IN (SELECT value FROM json_each(?))", (listed,))
     tx.run("DELETE FROM budgets WHERE scope IN (SELECT 'task:' || value FROM json_each(?))", (listed,))
     tx.run("DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (listed,))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import attrs
+from msgspec import Struct
 
 FAILURES_IN_A_ROW = 5
 PROBE_SECONDS = 30.0
@@ -23,8 +24,7 @@ REMEMBERED = 64
 STRICTEST = frozenset(("entitle", "check_safety", "review_outcome"))
 
 
-@attrs.define(eq=False, weakref_slot=False)
-class Call:
+class Call(Struct, eq=False):
     """One run of one implementation. ``value`` is its answer, read and clean; None when ``error`` is set."""
 
     hook: str

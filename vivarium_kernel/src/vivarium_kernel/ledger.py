@@ -7,7 +7,6 @@ has a floor of 0. Every transfer carries an idempotency key, kept for ever.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from attrs import define, frozen
 
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound, OverBudget
 from vivarium_kernel.records import Actor, Transfer
-from vivarium_kernel.store import Tx, View
+from vivarium_kernel.store import Tx, View, json_list
 
 CURRENCIES = ("aid", "usd")
 LARGEST_MICROS = 10**15
@@ -113,9 +112,9 @@ class Books:
         missing = [n for n in dict.fromkeys(names) if (n, currency) not in self._accounts]
         if not missing:
             return
-        for name, balance, floor in self._tx.peek(
+        for name, balance, floor in self._tx.rows(
             "SELECT name, balance, floor FROM accounts WHERE currency = ? AND name IN (SELECT value FROM json_each(?))",
-            (currency, json.dumps(missing)),
+            (currency, json_list(missing)),
         ):
             self._accounts[name, currency] = _Account(balance, floor, False)
         for name in missing:
@@ -222,10 +221,10 @@ class Books:
             return
         for scope in missing:
             self._budgets[scope, currency] = None
-        for scope, cap, reserved, spent in self._tx.peek(
+        for scope, cap, reserved, spent in self._tx.rows(
             "SELECT scope, cap, reserved, spent FROM budgets "
             "WHERE currency = ? AND scope IN (SELECT value FROM json_each(?))",
-            (currency, json.dumps(missing)),
+            (currency, json_list(missing)),
         ):
             self._budgets[scope, currency] = _Budget(cap, reserved, spent)
 

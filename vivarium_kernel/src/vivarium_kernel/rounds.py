@@ -6,16 +6,16 @@ A round reads one snapshot, lets each resident weigh its slice of the window, an
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
+from msgspec import Struct
 
 from vivarium_kernel import board, claiming, people, village_time
 from vivarium_kernel.claiming import Claimed, NotClaimed, Pick, Round, Window
 from vivarium_kernel.errors import StoreError
 from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Step, Task
-from vivarium_kernel.store import View
+from vivarium_kernel.store import View, json_list
 from vivarium_kernel.village import Village
 
 LARGEST_ROUND = 64
@@ -23,8 +23,7 @@ SUBJECTS = ("task", "command", "prompt", "tool_call", "outcome", "message")
 FREE_IN_A_ROW = 6  # free cycles before a resident rests a village hour
 
 
-@frozen
-class Won:
+class Won(Struct, frozen=True):
     """A claim, what the resident may use for it, its prompt's sections, and the steps to replay."""
 
     claimed: Claimed
@@ -373,6 +372,6 @@ def _residents(view: View, looking: Sequence[_Waiting]) -> dict[str, Resident]:
     rows = view.rows(
         "SELECT name, state, cycles, model, reason, created_at FROM residents WHERE state = 'active' "
         "AND name IN (SELECT value FROM json_each(?))",
-        (json.dumps([w.name for w in looking]),),
+        (json_list([w.name for w in looking]),),
     )
     return {row[0]: Resident(*row) for row in rows}

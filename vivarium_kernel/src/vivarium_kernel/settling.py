@@ -11,14 +11,16 @@ from random import Random
 from typing import Any
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vivarium_kernel import board
 from vivarium_kernel.claiming import scopes_of
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review, Task, TaskState
 from vivarium_kernel.stepping import Holder, charge_unknown, fenced, lapsed
-from vivarium_kernel.store import Tx, setwise
+from vivarium_kernel.store import Tx, json_list, setwise
 
 EndAttempt = Callable[[Task, Ending, Tx], Sequence[Any]]
 
@@ -32,8 +34,7 @@ class Retries:
     jitter: float = 0.2
 
 
-@frozen
-class Next:
+class Next(Struct, frozen=True):
     """What a task becomes."""
 
     state: TaskState
@@ -46,8 +47,7 @@ class Next:
     ended: bool = False
 
 
-@frozen
-class Settlement:
+class Settlement(Struct, frozen=True):
     """One attempt's ending as its holder reports it; ``holder`` None is the kernel's or an operator's own word.
 
     ``to_review`` sends the task to people instead: the act is over, the attempt's end waits for their decision.
@@ -72,8 +72,7 @@ class Settlement:
     task: Task | None = None
 
 
-@frozen
-class Settled:
+class Settled(Struct, frozen=True):
     """What a settlement did."""
 
     attempt: int
@@ -173,18 +172,18 @@ class _Held:
         self.pending: int = row[8]
         self.day: int | None = row[9]
         self.cycle: int = row[10]
-        self.unknown: bool = bool(row[15])  # before this transaction, a step had an intent and no result
+        self.unknown: bool = bool(row[15])  # a step has an intent and no result
 
 
 def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
     """The attempts that are still open, with their tasks: as the holder has them, read again where they changed."""
-    rows = tx.peek(
+    rows = tx.rows(
         "SELECT a.id, a.resident, a.state, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), "
         "a.reserved_micros, a.spent_micros, a.pending_micros, a.budget_day, a.cycle, t.seq, t.failures, t.faults, "
         "t.declined, EXISTS (SELECT 1 FROM steps s WHERE s.attempt = a.id AND s.state = 'intended') "
         "FROM attempts a JOIN tasks t ON t.id = a.task LEFT JOIN processes p ON p.id = a.process "
         "WHERE a.state <> 'ended' AND a.id IN (SELECT value FROM json_each(?))",
-        (json.dumps([item.attempt for item in items]),),
+        (json_list([item.attempt for item in items]),),
     )
     given = {item.attempt: item.task for item in items if item.task is not None}
     tasks: dict[int, Task] = {}
@@ -194,9 +193,9 @@ def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
             tasks[task.seq] = task
     missing = [row[11] for row in rows if row[11] not in tasks]
     if missing:
-        for row in tx.peek(
+        for row in tx.rows(
             f"SELECT {board.TASK_COLUMNS} FROM tasks WHERE seq IN (SELECT value FROM json_each(?))",
-            (json.dumps(missing),),
+            (json_list(missing),),
         ):
             tasks[row[0]] = board.task_of(row)
     return {row[0]: _Held(row, tasks[row[11]]) for row in rows}
@@ -211,14 +210,13 @@ def _may_end(item: Settlement, found: _Held, now: int) -> bool:
 
 def _close_steps(tx: Tx, item: Settlement, found: _Held) -> Settlement:
     """Charge what is unknown; an unknown ``once`` step is for people to judge."""
-    unknown = found.unknown and (tx.careful or item.attempt not in tx.steps_closed)
-    if found.state != "running" or not (unknown or item.attempt in tx.steps_opened):
+    if found.state != "running" or not found.unknown:
         return item
     charged, effects = charge_unknown(tx, item.attempt, found.resident, found.task.id)
     found.spent += charged
     found.pending -= charged
     if "once" in effects and item.kind in ("lapsed", "released", "failed"):
-        return evolve(
+        return replace(
             item, to_review=True,
             reason=f"{item.reason}; a step that must not run twice has no known result".lstrip("; "),
         )  # fmt: skip
@@ -260,7 +258,7 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
         keep_for = found.resident if continues and item.hold else found.task.wanted
         tasks.append(
             (found.task.seq, nxt.state, nxt.reason, nxt.parked_for, nxt.wake_at, nxt.failures, nxt.faults,
-             json.dumps(nxt.declined) if nxt.declined else None, continues, keep_for,
+             json_list(nxt.declined) if nxt.declined else None, continues, keep_for,
              tx.now if nxt.ended else None)
         )  # fmt: skip
         tx.log.add(
@@ -287,9 +285,9 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
         "tasks.seq = v.column1",
         tasks,
     )
-    erased = json.dumps([found.task.id for _, found, nxt, _ in ended if nxt.ended and found.task.mode != "command"])
+    erased = json_list([found.task.id for _, found, nxt, _ in ended if nxt.ended and found.task.mode != "command"])
     if erased != "[]":
-        tx.later(
+        tx.run(
             "UPDATE steps SET private_text = NULL WHERE private_text IS NOT NULL AND attempt IN "
             "(SELECT id FROM attempts WHERE task IN (SELECT value FROM json_each(?)))",
             (erased,),

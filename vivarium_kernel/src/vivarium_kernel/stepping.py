@@ -6,32 +6,29 @@ result is *unknown* once its attempt ended: it is charged at its worst case (doc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from vivarium_kernel import ledger, meters
 from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget
 from vivarium_kernel.meters import Meter
 from vivarium_kernel.records import Effect
-from vivarium_kernel.store import Row, Tx, setwise
+from vivarium_kernel.store import Row, Tx, json_list, setwise
 
 _ROW = "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at"
 
 
-@frozen
-class Holder:
+class Holder(Struct, frozen=True):
     """Who holds an attempt: a process of this village, or a remote job by its token's digest."""
 
     process: int | None = None
     token: bytes | None = None
 
 
-@frozen
-class Intent:
+class Intent(Struct, frozen=True):
     """A step about to be done. ``arguments`` is JSON text; ``worst_micros`` are ``usd``, ``aid_micros`` are ``aid``."""
 
     attempt: int
@@ -51,8 +48,7 @@ class Intent:
     meter: Meter | None = None
 
 
-@frozen
-class Result:
+class Result(Struct, frozen=True):
     """What came of a step. ``state`` ``void`` is a call that certainly did not start, and costs nothing.
 
     ``intent`` is given for a ``pure`` step, which is written once, with its result.
@@ -91,11 +87,11 @@ def running(tx: Tx, wanted: Sequence[tuple[int, Holder]]) -> dict[tuple[int, Hol
     found: dict[tuple[int, Holder], Held] = {}
     rows = {
         row[0]: row
-        for row in tx.peek(
+        for row in tx.rows(
             "SELECT a.id, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), a.reserved_micros, "
             "a.spent_micros, a.pending_micros FROM attempts a LEFT JOIN processes p ON p.id = a.process "
             "WHERE a.state = 'running' AND a.id IN (SELECT value FROM json_each(?))",
-            (json.dumps([number for number, _ in wanted]),),
+            (json_list([number for number, _ in wanted]),),
         )
     }
     held: dict[int, Held] = {}
@@ -179,7 +175,6 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             prompts.append((intent.attempt, intent.prompt, intent.model))
         metered = (None, None, 0) if intent.meter is None else (intent.resident, tx.day, intent.meter.worst_tokens)
         rows.append((*_row(intent, tx.now), "intended", hold, *metered))
-        tx.steps_opened.add(intent.attempt)
         tx.log.add(
             "step.intended",
             f"resident:{intent.resident}",
@@ -191,8 +186,6 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
     _write_intents(tx, rows)
     tx.update("attempts", "prompt = v.column2, model = v.column3", "attempts.id = v.column1", prompts)
     tx.update("attempts", "pending_micros = v.column2", "attempts.id = v.column1", pending)
-    if pending:
-        tx.catch_up()  # whoever looks at these attempts in this commit must see what is set aside
     return answers
 
 
@@ -221,7 +214,6 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
             pure.append((*row, result.state, result.result, tx.now, result.tokens_in, result.tokens_out))
         else:
             reserved, hold = worst.pop((result.attempt, result.number))  # a result that is sent twice counts once
-            tx.steps_closed.add(result.attempt)
             spent = min(spent, reserved)
             if reserved:
                 attempt.pending -= reserved
@@ -259,8 +251,6 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
     tx.update(
         "attempts", "pending_micros = v.column2, spent_micros = v.column3", "attempts.id = v.column1", [*money.values()]
     )
-    if money:
-        tx.catch_up()
     return answers
 
 
@@ -279,10 +269,10 @@ def _intended(tx: Tx, results: list[Result]) -> dict[tuple[int, int], tuple[int,
         return {}
     return {
         (attempt, number): (worst, hold)
-        for attempt, number, worst, hold in tx.peek(
+        for attempt, number, worst, hold in tx.rows(
             "SELECT attempt, number, worst_micros, aid_hold FROM steps WHERE state = 'intended' "
             "AND attempt IN (SELECT value FROM json_each(?))",
-            (json.dumps([r.attempt for r in results]),),
+            (json_list([r.attempt for r in results]),),
         )
     }
 

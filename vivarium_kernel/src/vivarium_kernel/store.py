@@ -13,10 +13,10 @@ from typing import Any
 from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
 from vivarium_kernel.errors import StoreError
-from vivarium_kernel.transaction import Guard, Row, Share, Trial, Tx, View, setwise
+from vivarium_kernel.transaction import Guard, Row, Share, Trial, Tx, View, json_list, setwise
 from vivarium_kernel.writer import LOCKED_SECONDS, Writer, told
 
-__all__ = ["Guard", "Row", "Share", "Store", "Trial", "Tx", "View", "setwise"]
+__all__ = ["Guard", "Row", "Share", "Store", "Trial", "Tx", "View", "json_list", "setwise"]
 
 
 class Store:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 Setwise = Callable[["Tx", list[Any]], Sequence[Any]]
 
+_encode = msgspec.json.Encoder().encode
 _CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)  # rows a statement: few texts, so that the statement cache holds them all
 
 
@@ -54,9 +58,53 @@ class Share:
 
 
 class Trial:
-    """How a part went."""
+    """A part of a transaction that may fail: ``error`` says how it went."""
 
-    error: Exception | None = None
+    __slots__ = ("_whole", "error")
+
+    def __init__(self, whole: AbstractContextManager[None]) -> None:
+        self._whole = whole
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Trial:
+        self._whole.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        try:
+            self._whole.__exit__(kind, error, trace)
+        except (Restart, sqlite3.OperationalError):
+            raise
+        except Exception as its_error:
+            self.error = its_error
+            return True
+        if isinstance(error, Exception) and not isinstance(error, (Restart, sqlite3.OperationalError)):
+            self.error = error
+            return True
+        return False
+
+
+class _Undoable:
+    """A part that is undone whole when its body raises, or makes the transaction run again if it has written."""
+
+    __slots__ = ("_marks", "_tx", "_writes")
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._writes = tx.writes
+        self._marks = [participant.mark() for participant in tx.participants]
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._tx.still_open(error)
+        if error is None:
+            return
+        if self._tx.writes != self._writes:
+            raise Restart from None
+        for participant, mark in zip(self._tx.participants, self._marks, strict=True):
+            participant.rollback(mark, False)
 
 
 class Guard:
@@ -118,9 +166,6 @@ class Tx:
     """The open write transaction. ``now`` is the clock's; ``logged_at`` never goes back behind the last event.
 
     ``Share.join`` gives it its books (ledger), log (audit) and times (the village's clock and switches).
-
-    With ``defers`` the statements of ``insert``, ``update`` and ``later`` wait, for the thread that commits, until
-    anything else is run or read; ``peek`` reads without waiting for them, where they can't matter.
     """
 
     books: Books
@@ -138,7 +183,6 @@ class Tx:
         share: Share,
         *,
         careful: bool,
-        defers: bool = False,
     ) -> None:
         self.connection = connection
         self._guard = guard
@@ -148,48 +192,28 @@ class Tx:
         self.clock = clock
         self.now = clock.now()
         self.opened = False  # whether a task became open: residents who wait are told after the commit
-        # Attempts of which this transaction wrote an intent or a result; its statements may still wait.
-        self.steps_opened: set[int] = set()
-        self.steps_closed: set[int] = set()
-        self._writes = 0
-        self._defers = defers
-        self._behind = False  # whether statements that waited have failed to be executed
-        self._deferred: list[tuple[str, Sequence[Any], int | None]] = []
+        self.writes = 0
         self.participants: tuple[Participant, ...] = ()
         share.join(self)
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        self.catch_up()
         return self.connection.execute(sql, params).fetchall()
 
     def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
-        self.catch_up()
         found: Row | None = self.connection.execute(sql, params).fetchone()
         return found
 
-    def peek(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        """Rows as they were before the statements that still wait."""
-        return self.connection.execute(sql, params).fetchall()
-
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Execute one statement; returns the number of rows it changed."""
-        self.catch_up()
-        self._writes += 1
+        self.writes += 1
         return self.connection.execute(sql, params).rowcount
-
-    def later(self, sql: str, params: Sequence[Any] = (), *, changes: int | None = None) -> None:
-        """Execute one statement before the commit; it must change ``changes`` rows if that is given."""
-        self._writes += 1
-        self._deferred.append((sql, params, changes))
-        if not self._defers:
-            self.catch_up()
 
     def insert(self, table: str, columns: str, rows: list[Row]) -> None:
         """Insert many rows in few statements."""
         if rows:
             one = f"({','.join('?' * len(rows[0]))})"
             for statement, part, _ in _chunks(f"INSERT INTO {table} ({columns}) VALUES ", one, "", rows):
-                self.later(statement, part)
+                self.run(statement, part)
 
     def update(self, table: str, sets: str, where: str, rows: list[Row], *, all_of: bool = False) -> None:
         """Update many rows in few statements: ``sets`` and ``where`` name a row's values v.column1, v.column2 …
@@ -200,24 +224,14 @@ class Tx:
             one = f"({','.join('?' * len(rows[0]))})"
             head, tail = f"UPDATE {table} SET {sets} FROM (VALUES ", f") AS v WHERE {where}"
             for statement, part, count in _chunks(head, one, tail, rows):
-                self.later(statement, part, changes=count if all_of else None)
-
-    def catch_up(self) -> None:
-        """Execute what waits."""
-        while self._deferred:
-            waiting, self._deferred = self._deferred, []
-            self._behind = self._defers
-            for sql, params, changes in waiting:
-                changed = self.connection.execute(sql, params).rowcount
-                if changes is not None and changed != changes:
-                    raise Conflict("store.changed", f"{changed} rows were changed, not {changes}: {sql[:60]}")
-            self._behind = False
+                changed = self.run(statement, part)
+                if all_of and changed != count:
+                    raise Conflict("store.changed", f"{changed} rows were changed, not {count}: {statement[:60]}")
 
     def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a plugin's statement, after everything that came before it has been written."""
         self.flush()
-        self.catch_up()
-        self._writes += 1
+        self.writes += 1
         return _guarded(self.connection, self._guard, plugin, sql, params)
 
     def flush(self) -> None:
@@ -236,44 +250,18 @@ class Tx:
         A plugin that only moves money and emits events changes what the participants hold: undoing that costs no
         statement. Undoing anything that was written makes the transaction run again, carefully.
         """
-        with self.savepoint() if self.careful or plugin in self._tabled else self._undoable():
+        with self.savepoint() if self.careful or plugin in self._tabled else _Undoable(self):
             yield self.plugin(plugin)
 
-    @contextlib.contextmanager
-    def trying(self) -> Iterator[Trial]:
+    def trying(self) -> Trial:
         """A part that may fail without failing the rest: its error is kept and what it did is undone."""
-        trial = Trial()
-        try:
-            with self.savepoint() if self.careful else self._undoable():
-                yield trial
-        except (Restart, sqlite3.OperationalError):
-            raise
-        except Exception as error:
-            trial.error = error
+        return Trial(self.savepoint() if self.careful else _Undoable(self))
 
-    @contextlib.contextmanager
-    def _undoable(self) -> Iterator[None]:
-        writes = self._writes
-        marks = [p.mark() for p in self.participants]
-        try:
-            yield
-        except BaseException as error:
-            self._still_open(error)
-            if self._writes != writes:
-                raise Restart from None
-            for participant, mark in zip(self.participants, marks, strict=True):
-                participant.rollback(mark, False)
-            raise
-        self._still_open(None)
-
-    def _still_open(self, error: BaseException | None) -> None:
+    def still_open(self, error: BaseException | None) -> None:
         """A full disk makes SQLite end the whole transaction: what a part ran then is no part of anything.
 
         Each further statement would be a transaction of its own, so the part's error, or its silence, is not enough.
-        A statement that had waited and failed while a part asked for something is not that part's either.
         """
-        if self._behind:
-            raise Restart from error
         if not self.connection.in_transaction:
             why = str(error) if isinstance(error, sqlite3.Error) else "the database ended the transaction"
             raise sqlite3.OperationalError(why) from error
@@ -282,17 +270,14 @@ class Tx:
     def savepoint(self) -> Iterator[None]:
         """Undo everything of the body if it raises."""
         self.flush()
-        self.catch_up()
         marks = [p.mark() for p in self.participants]
         self.connection.execute("SAVEPOINT part")
         try:
             yield
-            self._still_open(None)
+            self.still_open(None)
             self.flush()
-            self.catch_up()
         except BaseException as error:
-            self._still_open(error)
-            self._deferred.clear()
+            self.still_open(error)
             self.connection.execute("ROLLBACK TO part")
             self.connection.execute("RELEASE part")
             for participant, mark in zip(self.participants, marks, strict=True):
@@ -315,6 +300,11 @@ def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[s
             left -= size
         if not left:
             return
+
+
+def json_list(values: Sequence[Any]) -> str:
+    """Values as the one parameter of ``IN (SELECT value FROM json_each(?))``: one text of statement for any number."""
+    return _encode(values).decode()
 
 
 def _guarded(connection: sqlite3.Connection, guard: Guard, plugin: str, sql: str, params: Sequence[Any]) -> list[Row]:

@@ -5,9 +5,9 @@ run as one call, so that one statement serves many. A result that is an exceptio
 function raises, the whole transaction is rolled back and every request in it runs again alone, in a savepoint of its
 own; so a request may run twice and must touch nothing but its ``tx``.
 
-Functions run where the event loop runs, for two threads that fight for the interpreter are slower than one. The
-statements that they put off, the commit with its sync, and waiting for another process's turn are done by a thread of
-their own while the loop goes on.
+Functions run where the event loop runs, for two threads that fight for the interpreter are slower than one. Waiting for
+another process's turn is left to a thread, and so is the commit while the disk is slow; on a disk that syncs within
+``QUICK_SECONDS`` handing it over would take longer than the sync.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
 
 SINGLE_RANK = 50
 LOCKED_SECONDS = 3.0  # how long another program's lock is waited for: less than the watchdog bears
-MOST_REQUESTS = 128  # in one commit, so that some residents work while the commit of others is synced
+MOST_REQUESTS = 128  # in one commit, so that the loop is not held for long
+QUICK_SECONDS = 0.005  # commits that take less, of late, are made on the loop itself
 
 
 class Request:
@@ -45,7 +46,7 @@ class Request:
 class Writer:
     """The one that writes to a village's database in this process; other processes take turns by ``lock_fd``.
 
-    ``threaded`` commits in a thread; without it everything happens where the request is made.
+    ``threaded`` has a thread for what takes long; without it everything happens where the request is made.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Writer:
         self._turn = threading.Lock()  # held from a transaction's begin until it is committed
         self._outbox: list[Request] = []
         self._ready: tuple[asyncio.AbstractEventLoop, list[Request]] | None = None  # these have the turn, not the loop
-        self._scheduled = False
+        self._scheduled: asyncio.AbstractEventLoop | None = None  # the loop that is to begin, or has begun, a commit
         self._opened = False
         self._closed = False
+        self._sync_seconds = 0.0  # how long a commit takes, of late
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
         if threaded:
@@ -83,8 +85,8 @@ class Writer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         self._outbox.append(Request(fn, item, answer))
-        if not self._scheduled:
-            self._scheduled = True
+        if self._scheduled is not loop:  # a loop that was closed begins nothing any more
+            self._scheduled = loop
             if now and self._jobs is not None:
                 self._begin(loop)
             else:
@@ -149,43 +151,29 @@ class Writer:
             self._work_if_ready(loop)
 
     def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
-        """On the loop, with the turn: everything but the commit."""
-        try:
-            tx = self._prepare(requests, defers=self._jobs is not None)
-        except _AsOne:
-            self._run_each(requests)
-            tx = None
-        except BaseException as error:
-            _fail(requests, _said(error))
-            tx = None
-        if tx is None or self._jobs is None:
-            self._leave()
-            self._answer(loop, requests)
-        else:
-            self._jobs.put(lambda: self._finish(loop, requests, tx))
+        """On the loop, with the turn."""
+        if self._prepare(requests):
+            if self._jobs is not None and self._sync_seconds > QUICK_SECONDS:
+                self._jobs.put(lambda: self._finish_elsewhere(loop, requests))
+                return
+            self._finish(requests)
+        self._leave()
+        self._answer(loop, requests)
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, requests: list[Request], tx: Tx) -> None:
+    def _finish_elsewhere(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
         """In the thread: commit, sync, and let others have their turn."""
-        try:
-            self._finish_statements(tx)
-            self._commit()
-        except Exception:
-            # The whole transaction is lost: each of its requests gets one of its own.
-            self._run_each(requests)
-        except BaseException as error:  # this thread must live, or nobody is ever answered again
-            _fail(requests, error)
-        finally:
-            self._leave()
+        self._finish(requests)
+        self._leave()
         with contextlib.suppress(RuntimeError):  # a closed loop: what was asked is done, nobody waits
             loop.call_soon_threadsafe(self._answer, loop, requests)
 
     def _answer(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
-        """On the loop: begin the next commit, then hand out results: who gets one works while that commit is synced."""
+        """On the loop: hand out results, and see to the next commit."""
         self._tell_opened()
         if self._outbox:
-            self._begin(loop)
+            loop.call_soon(self._begin, loop)
         else:
-            self._scheduled = False
+            self._scheduled = None
         for request in requests:
             if request.answer.done():
                 continue
@@ -206,37 +194,45 @@ class Writer:
         """From begin to commit in this thread, which has the turn of this process."""
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         try:
-            self._prepare(requests)
-            self._commit()
-        except (_AsOne, sqlite3.Error):
-            self._run_each(requests)
-        except BaseException as error:
-            _fail(requests, _said(error))
+            if self._prepare(requests):
+                self._finish(requests)
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
-    def _prepare(self, requests: list[Request], *, defers: bool = False) -> Tx:
-        """Begin, run all requests grouped, and write everything; leaves the transaction open. Raises _AsOne."""
+    def _prepare(self, requests: list[Request]) -> bool:
+        """Begin, run all requests grouped, and write everything. False if they had to be ended some other way."""
         if self._closed:
-            raise StoreError("store.closed", "The village is closed.")
+            _fail(requests, StoreError("store.closed", "The village is closed."))
+            return False
         self.busy_since = self._clock.monotonic()
         try:
             self._open()
-            tx = Tx(self._connection, self.guard, self._clock, self._share, careful=False, defers=defers)
+            tx = Tx(self._connection, self.guard, self._clock, self._share, careful=False)
             _run_grouped(tx, requests)
             tx.flush()
             self._opened |= tx.opened
-            return tx
-        except _Locked:
-            raise
-        except Exception as error:
+        except _Locked as error:
+            _fail(requests, _said(error))
+        except Exception:
             self._roll_back()
-            raise _AsOne from error
-        except BaseException:
+            self._run_each(requests)
+        except BaseException as error:
             self._roll_back()
-            raise
+            _fail(requests, error)
+        else:
+            return True
         finally:
             self.busy_since = None
+        return False
+
+    def _finish(self, requests: list[Request]) -> None:
+        """Commit what was prepared; if that fails, the whole transaction is lost and each request gets its own."""
+        try:
+            self._commit()
+        except Exception:
+            self._run_each(requests)
+        except BaseException as error:  # whoever commits must live, or nobody is ever answered again
+            _fail(requests, error)
 
     def _open(self) -> None:
         """Begin. Another program's lock is waited for once, not once a request: the event loop may stand meanwhile."""
@@ -280,20 +276,15 @@ class Writer:
         finally:
             self.busy_since = None
 
-    def _finish_statements(self, tx: Tx) -> None:
-        try:
-            tx.catch_up()
-        except BaseException:
-            self._roll_back()
-            raise
-
     def _commit(self) -> None:
+        began = self._clock.monotonic()
         try:
             self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         self.commits += 1
+        self._sync_seconds += (self._clock.monotonic() - began - self._sync_seconds) / 8
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -341,10 +332,6 @@ class _Locked(Exception):
 
 def _said(error: BaseException) -> BaseException:
     return error.args[0] if isinstance(error, _Locked) else error
-
-
-class _AsOne(Exception):
-    """The grouped run failed: run the requests one by one."""
 
 
 def rank(fn: Any) -> int:

@@ -14,6 +14,19 @@ _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgsk_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|"
     r"\bghp_[A-Za-z0-9]{36}\b|\bxox[bap]-[A-Za-z0-9-]{10,}"
 )
+# Each of the patterns has one of these; looking for them first takes a tenth of the time.
+_SECRET_SIGNS = ("PRIVATE KEY-----", "AKIA", "gsk_", "sk-", "ghp_", "xox")
+_INJECTION_SIGNS = (
+    "ignore ",
+    "disregard ",
+    "forget ",
+    "reveal ",
+    "print ",
+    "show ",
+    "send ",
+    " yourself ",
+    "exfiltrate ",
+)
 # Soft hyphens, joiners, marks of direction, tags: they hide a word from a search and from nobody else.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
@@ -44,13 +57,21 @@ def judge(text: str, *, outcome: bool = False) -> Verdict:
             "deny", "text_policy.length", f"the text has {len(text):,} characters, more than {LONGEST:,}",
             "put long material into a file and name it",
         )  # fmt: skip
-    if _SECRETS.search(text) or (not text.isascii() and _SECRETS.search(shown(text))):
+    if _has_secret(text) or (not text.isascii() and _has_secret(shown(text))):
         return Verdict("deny", "text_policy.secret", "the text holds what looks like a key or token",
                        "remove it; keys belong in the environment")  # fmt: skip
-    if not outcome and _INJECTION.search(plain(text)):
+    if not outcome and _is_injection(plain(text)):
         return Verdict("deny", "text_policy.injection", "the text tries to undo rules or to send out what is private",
                        "say what is to be done instead")  # fmt: skip
     return _ALLOW
+
+
+def _has_secret(text: str) -> bool:
+    return any(sign in text for sign in _SECRET_SIGNS) and _SECRETS.search(text) is not None
+
+
+def _is_injection(text: str) -> bool:
+    return any(sign in text for sign in _INJECTION_SIGNS) and _INJECTION.search(text) is not None
 
 
 def plain(text: str) -> str:

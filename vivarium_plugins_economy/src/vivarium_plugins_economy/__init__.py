@@ -1,0 +1,1 @@
+"""Money between residents: bounties with escrow, slots and judged prizes."""

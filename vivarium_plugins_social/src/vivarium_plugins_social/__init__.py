@@ -1,0 +1,1 @@
+"""What residents are to each other: private journals that are reviewed blind."""
