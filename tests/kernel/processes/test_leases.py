@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from msgspec.structs import replace
 from kernel.faults.scene import (
     Deeds,
     asynchronously_until,
@@ -23,6 +22,7 @@ from kernel.faults.scene import (
     states,
     until,
 )
+from msgspec.structs import replace
 from vivarium_kernel.claiming import Claimed, Pick, Round
 from vivarium_kernel.clock import SimulatedClock, run_simulated
 from vivarium_kernel.errors import LeaseLapsed

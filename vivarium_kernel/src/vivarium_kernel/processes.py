@@ -125,11 +125,13 @@ class Reap:
 def reap(tx: Tx, asked: Reap) -> int:
     """End the attempts of processes and remote jobs whose lease has lapsed. Returns how many attempts ended."""
     ended = 0
-    for number, machine, pid, started, lease in tx.rows(
-        "SELECT id, machine, pid, pid_started, lease_until_at FROM processes WHERE ended_at IS NULL"
+    for number, machine, pid, started, lease, host in tx.rows(
+        "SELECT id, machine, pid, pid_started, lease_until_at, host FROM processes WHERE ended_at IS NULL"
     ):
         dead = asked.me is not None and machine == asked.me.machine and _started(pid) != started
         if lease < tx.now or dead:
+            if host:  # its lease is what the village's time has gone by since it renewed it
+                fold_time(tx)
             ended += _end_process(tx, number, "its process is gone", "lapsed", asked.end_attempt, asked.retries)
             emit(tx, "process.lost", "system:kernel", process=number)
     for (attempt,) in tx.rows(
