@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seed = config.getoption("--shuffle")
     if seed is not None:
         random.Random(seed).shuffle(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A test that skips for want of a component fails where TESTS_NEED says that it is there."""
+    report = yield
+    needed = [name for name in os.environ.get("TESTS_NEED", "").split(",") if name]
+    if report.skipped and any(name in str(report.longrepr).lower() for name in needed):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} may not skip here (TESTS_NEED): {call.excinfo and call.excinfo.value}"
+    return report
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

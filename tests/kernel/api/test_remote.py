@@ -16,7 +16,7 @@ from vivarium_kernel.errors import Invalid, Unauthorized
 from vivarium_kernel.models import Price, Reply, Request
 from vivarium_kernel.records import NewTask, Usage
 from vivarium_kernel.remote import Worker
-from vivarium_kernel.remote_http import Unreachable
+from vivarium_kernel.remote_http import Server, Unreachable
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import audit, board, control, ledger, people
@@ -284,6 +284,23 @@ def test_a_wrong_token_or_address_is_told_at_once(scene: Served, tmp_path: Path)
         asyncio.run(join(f"http://127.0.0.1:{free_port()}", WORKER))
     with pytest.raises(Invalid, match="is no village's address"):
         asyncio.run(join("village.example", WORKER))
+
+
+def test_an_outage_is_told_once_whoever_meets_it(
+    scene: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def go() -> None:
+        async with Worker(f"http://127.0.0.1:{scene.port}", WORKER, 4, tmp_path / "elsewhere") as worker:
+            worker._server.close()
+            worker._server = Server(f"http://127.0.0.1:{free_port()}", WORKER)
+            working = asyncio.create_task(worker.run())
+            await asyncio.sleep(1.0)
+            worker.drain()
+            await working
+
+    with caplog.at_level("WARNING", "vivarium.remote"):
+        asyncio.run(go())
+    assert len([line for line in caplog.messages if "can't be reached" in line]) == 1, caplog.messages
 
 
 def test_a_worker_whose_token_is_revoked_ends_and_says_why(scene: Served, tmp_path: Path) -> None:

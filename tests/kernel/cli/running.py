@@ -17,6 +17,7 @@ from attrs import frozen
 from vivarium_kernel.cli import main
 
 TIMEOUT = 60.0
+FORKING = ("run", "up", "serve", "work")
 
 
 @frozen
@@ -69,13 +70,18 @@ def started(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = N
 
 
 class Here:
-    """Commands in this process, one after the other, in one village's folder."""
+    """Commands in this process, one after the other, in one village's folder.
+
+    Those that live in a child of their own get a process: a fork of this one, with its threads, might hang.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self._monkeypatch = monkeypatch
 
     def __call__(self, *arguments: str | Path, stdin: str = "") -> Done:
+        if arguments[:1] and arguments[0] in FORKING:
+            return vivarium(*arguments, cwd=self.folder, stdin=stdin)
         out, err = _stream(), _stream()
         with self._monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.chdir(self.folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from vivarium_kernel.cli.refusing import answered
+from vivarium_kernel.writer import told
 
 from .running import Here, argv, environment, village, vivarium
 
@@ -30,6 +31,7 @@ TASKS = [
     ('id = "a"\ncommand = ["ls"]\nmode = "magic"', ["mode", 'unknown mode "magic"', "use command or llm"]),
     ('id = "a"\ncommand = ["ls"]\nmax_budget = -1', ["max_budget", "must not be negative"]),
     ('id = "a"\ncommand = ["ls"]\npriorty = 1', ["priorty", 'did you mean "priority"?']),
+    ('id = "a"\ncommand = ["ls"]\nmax = -1', ["max: unknown key", 'did you mean "max_budget"?']),
     (f'id = "a"\nprompt = "{"x" * 1_000_000}"', ["prompt", "at most 100,000 characters, not 1,000,000"]),
     ('id = "a"\ncommand = ["ls"]\nneeds = ["a"]', ["needs[0]", "a task can't need itself"]),
     ('id = "a"\ncommand = ["ls"]\nneeds = ["b"]', ["needs 'b', which doesn't exist", "Post that one first"]),
@@ -47,7 +49,7 @@ ADDED = [
     (("--effect", "twice", "--", "ls"), ["--effect", "pure, idempotent or once"]),
     (("--wanted", "zoe", "--", "ls"), ["wants 'zoe', who is no resident", "vivarium resident add zoe"]),
     (("--needs", "ghost", "--", "ls"), ["needs 'ghost', which doesn't exist"]),
-    (("--from", "no.toml"), ["no.toml", "there is no such file"]),
+    (("--from", "no.toml"), ["no.toml", "there is no such file (check its path"]),
     (("--from", "tasks.txt"), ["must be a file that ends in .toml or .jsonl"]),
     (("--from", "-", "--id", "a"), ["--from takes its tasks from the file"]),
     ((), ["Say what is to be done"]),
@@ -91,6 +93,39 @@ def test_an_unknown_variable_is_told(tmp_path: Path) -> None:
     done = vivarium("status", "-v", village(tmp_path / "v"), cwd=tmp_path, env={"VIVARIUM_PACE_SECOND": "1"})
     assert done.status == 2
     assert "VIVARIUM_PACE_SECOND: unknown variable (did you mean VIVARIUM_PACE_SECONDS?)" in done.err
+
+
+def test_status_refuses_the_settings_that_a_run_refuses_also_once_the_village_has_lived(here: Here) -> None:
+    here("pace", "1")
+    env = {"VIVARIUM_PACE_SECONDS": "abc"}
+    status, run = (vivarium(command, cwd=here.folder, env=env) for command in ("status", "run"))
+    assert (status.status, status.err) == (2, run.err)
+    assert "VIVARIUM_PACE_SECONDS" in status.err
+
+
+def test_the_status_of_a_village_that_has_not_lived_says_so_and_makes_nothing(here: Here) -> None:
+    done = here("status")
+    assert (done.status, "has not lived yet: `vivarium run`" in done.out) == (0, True)
+    assert here("status", "--json").document == {"folder": str(here.folder), "state": "not lived yet"}
+    assert contents(here.folder) == {"vivarium.toml"}
+
+
+def test_a_village_in_the_wrong_place_of_a_command_line_is_told(here: Here) -> None:
+    for command in (("status", "v"), ("task", "list", "v"), ("pace", "1", "v", "w")):
+        done = here(*command)
+        assert done.status == 2
+        assert "Did you mean -v v?" in done.err
+    assert "Did you mean" not in here("run", ".", "v").err
+
+
+@pytest.mark.parametrize(("command", "limit"), [("pace", "300 seconds"), ("residents", "0 to 10,000")])
+def test_a_number_beyond_its_limits_is_refused_with_the_limits_and_a_next_step(
+    here: Here, command: str, limit: str
+) -> None:
+    done = here(command, "100000")
+    assert done.status == 2
+    assert limit in done.err.splitlines()[0]
+    assert done.err.splitlines()[1].startswith("  Choose ")
 
 
 @pytest.mark.promise("impossible-tasks")
@@ -169,6 +204,32 @@ def test_a_folder_where_the_database_belongs_is_told(here: Here) -> None:
     done = here("pace", "1")
     assert done.status == 2
     assert "Mend the permissions" in done.err
+
+
+def test_on_a_read_only_file_system_nobody_is_sent_to_the_permissions(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here("pace", "1")
+
+    def read_only(path: object) -> os.statvfs_result:
+        return os.statvfs_result((4096, 4096, 1000, 1000, 1000, 1000, 1000, 1000, os.ST_RDONLY, 255))
+
+    real_open = os.open
+
+    def refused(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_RDWR and str(path).startswith(str(here.folder)):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return real_open(path, flags, *more)
+
+    monkeypatch.setattr(os, "statvfs", read_only)
+    monkeypatch.setattr(os, "open", refused)
+    done = here("pace", "2")
+    assert done.status == 2
+    assert "Read-only file system" in done.err and "Mount it for writing" in done.err and "chmod" not in done.err
+    (finding,) = [one for one in here("doctor", "--json").document["findings"] if one["check"] == "folder"]
+    assert (finding["state"], "is on a read-only file system" in finding["what"]) == ("problem", True)
+    text = str(told(sqlite3.OperationalError("attempt to write a readonly database"), here.folder / "vivarium.db"))
+    assert "Mount it for writing" in text and "Mend the permissions" not in text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -139,6 +139,32 @@ def test_what_is_wrong_is_found_with_what_mends_it(
 
 
 @pytest.mark.promise("corruption")
+def test_the_doctor_of_a_damaged_database_does_not_send_to_the_doctor(lived: Here) -> None:
+    (lived.folder / "vivarium.db").write_bytes(b"no database at all, but long enough to look at. " * 100)
+    done = lived("doctor")
+    assert (done.status, "vivarium doctor" in done.out) == (1, False)
+    assert "put the newest backup in the place of vivarium.db" in done.out
+    assert "Run `vivarium doctor`" in lived("status").err  # who has not been there yet is
+
+
+def test_names_that_no_plugin_has_are_named_by_the_doctor_and_at_the_start_of_a_run(lived: Here) -> None:
+    (lived.folder / "plugins.json").write_text('{"disabled": ["verifer", "zzz"]}')
+    settings('plugins_allow = ["verifyer"]\ntasks = []', instead="tasks = []")(lived.folder)
+    told = (
+        ('"disabled" in plugins.json names "verifer"', "did you mean verifier?"),
+        ('"disabled" in plugins.json names "zzz"', "see `vivarium plugins list`"),
+        ('plugins_allow in vivarium.toml names "verifyer"', "did you mean verifier?"),
+    )
+    found = lived("doctor", "--json").document["findings"]
+    for what, mend in told:
+        assert [one for one in found if what in one["what"] and one["mend"] == mend], found
+    run = vivarium("run", cwd=lived.folder)
+    assert [what for what, mend in told if what not in run.out or mend not in run.out] == []
+    once = vivarium("doctor", cwd=lived.folder, env={"VIVARIUM_PLUGINS": "verifer"})
+    assert 'VIVARIUM_PLUGINS or --with-only names "verifer"' in once.out
+
+
+@pytest.mark.promise("corruption")
 def test_a_damaged_page_is_never_served(lived: Here) -> None:
     damage(lived.folder)
     for command in (("log", "show"), ("log", "verify"), ("backup", lived.folder.parent / "copy")):

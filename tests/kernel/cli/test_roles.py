@@ -33,6 +33,12 @@ ACTS = [
     (("token", "revoke", "1"), "POST /tokens/{token}/revoke"),
     (("missed", "retry"), "operators alone"),
     (("do",), "POST /actions/{action}"),
+    (("plugins", "enable", "verifier"), "PUT /plugins/{name}"),
+    (("plugins", "disable", "verifier"), "PUT /plugins/{name}"),
+    (("plugins", "install", "vivarium-plugins-never-was"), "operators alone"),
+    (("plugins", "uninstall", "vivarium-plugins-never-was"), "operators alone"),
+    (("plugins", "sync"), "operators alone"),
+    (("plugins", "retry"), "operators alone"),
 ]
 
 

@@ -69,6 +69,23 @@ def test_what_is_left_says_what_it_waits_for(
     assert waits in vivarium("task", "show", "a", "-v", folder, cwd=tmp_path).out or kind == "plugin"
 
 
+def test_what_is_left_is_whole_where_no_terminal_cuts_it(tmp_path: Path) -> None:
+    names = [f"forge_of_the_far_mountain_{number}" for number in range(6)]
+    folder = village(tmp_path / "v", [f'id = "a"\n{LS}\nplugins = {names}'])
+    (line,) = [line for line in run(folder).out.splitlines() if line.startswith("a ")]
+    assert "…" not in line
+    assert f"the plugin {', '.join(names)}, which is off or not installed" in line
+    assert line.endswith(f"vivarium plugins enable {' '.join(names)}")
+
+
+def test_a_task_file_that_no_setting_names_is_pointed_out(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v")
+    (folder / "tasks.toml").write_text(f'[[task]]\nid = "a"\n{LS}\n')
+    done = run(folder)
+    assert "tasks.toml lies here, but vivarium.toml does not name it" in done.out
+    assert 'tasks = ["tasks.toml"]' in done.out
+
+
 def test_a_run_takes_up_what_a_person_has_decided(tmp_path: Path) -> None:
     folder = village(tmp_path / "v", [f'id = "a"\n{LS}\nhuman = true', f'id = "b"\n{LS}\nneeds = ["a"]'])
     assert run(folder).status == 3

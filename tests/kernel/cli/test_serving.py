@@ -45,6 +45,12 @@ def ended(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT
     return process.returncode, out, err
 
 
+def complaints(err: str) -> str:
+    """What was said on stderr, less what is rightly told of a loaded machine: a plugin that held its thread a while."""
+    slow = re.compile(r"vivarium: plugin '\w+' held the \w+ for \d+ ms in ")
+    return "".join(line for line in err.splitlines(keepends=True) if not slow.match(line))
+
+
 def test_up_lets_in_by_a_link_and_does_what_is_posted(tmp_path: Path) -> None:
     folder = village(tmp_path / "v", ['id = "first"\ncommand = ["ls"]'])
     with started("up", folder, "--port", "0", cwd=tmp_path) as process:
@@ -59,7 +65,8 @@ def test_up_lets_in_by_a_link_and_does_what_is_posted(tmp_path: Path) -> None:
         status = vivarium("status", "-v", folder, "--json", cwd=tmp_path).document
         assert status["state"] == "living"
         assert [one["kind"] for one in status["processes"]] == ["up"]
-        assert ended(process)[::2] == (0, "")
+        code, _, err = ended(process)
+        assert (code, complaints(err)) == (0, "")
     assert vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["state"] == "at rest"
 
 
@@ -89,6 +96,9 @@ def test_a_worker_elsewhere_does_the_work_of_a_served_village(tmp_path: Path) ->
             said(worker, r"ada at work for http")
             vivarium("task", "add", "--id", "far", "-v", folder, "--", "echo", "from afar", cwd=tmp_path)
             said(worker, r"done +far")
+            shown = vivarium("status", "-v", folder, cwd=tmp_path).out
+            assert "remote worker far since" in shown
+            assert "remote (pid" not in shown
             assert ended(worker)[0] == 0
     (attempt,) = vivarium("task", "show", "far", "-v", folder, "--json", cwd=tmp_path).document["tries"]
     assert attempt["stdout"] == "from afar\n"
@@ -140,7 +150,7 @@ def test_switches_reach_a_village_that_lives(tmp_path: Path) -> None:
         call("resume")
         eventually(lambda: call("task", "show", "later", "--json").document["state"] == "done")
         status, _, err = ended(process)
-        assert (status, err) == (0, "")
+        assert (status, complaints(err)) == (0, "")
 
 
 @pytest.mark.promise("quarantine")

@@ -100,6 +100,20 @@ def test_a_halt_kills_what_runs_within_a_second_and_nothing_is_lost(folder: Path
 
 
 @pytest.mark.promise("halt")
+def test_what_a_halt_gives_back_leaves_nothing_behind_in_the_process(folder: Path) -> None:
+    async def main(village: Village, runtime: Runtime) -> None:
+        services = len(runtime._services)
+        for number in range(3):
+            await village.store.write(board.post, village.posting([deed(f"d{number}", 30.0)], "test"))
+            await asynchronously_until(lambda: bool(runtime.running), "the deed to begin")
+            await switched(village, "halted", True)
+            await asynchronously_until(lambda: not runtime.running and not runtime._settling, "it to be given back")
+            await switched(village, "halted", False)
+        assert len(runtime._services) == services
+
+    living(folder, main)
+
+
 def test_a_halt_by_another_process_survives_restarts_until_it_is_taken_back(folder: Path) -> None:
     with Nursery() as nursery:
         with opened(folder, threaded=False) as village:

@@ -34,7 +34,8 @@ class Books:
 
     balances: dict[tuple[str, str], int] = field(factory=dict)
     moved: dict[str, tuple[Any, ...]] = field(factory=dict)
-    budgets: dict[tuple[str, str], list[int]] = field(factory=dict)  # cap, reserved, spent
+    budgets: dict[tuple[str, str], list[int]] = field(factory=dict)  # the cap that was asked for, reserved, spent
+    running: dict[str, tuple[int, int]] = field(factory=dict)  # by resident: the day and what the attempt set aside
     holds: dict[int, dict[str, Any]] = field(factory=dict)
     notes: list[str] = field(factory=list)  # a plugin's own table
     now: int = 0
@@ -64,10 +65,10 @@ class Books:
         return True
 
     def set_cap(self, scope: str, currency: str, cap: int) -> None:
-        budget = self.budgets.setdefault((scope, currency), [cap, 0, 0])
-        if cap < budget[1] + budget[2]:
-            raise Refused("budget.cap")
-        budget[0] = cap
+        held = [
+            micros for name, (day, micros) in self.running.items() if currency == "usd" and scope in scopes(name, day)
+        ]  # fmt: skip
+        self.budgets.setdefault((scope, currency), [cap, sum(held), 0])[0] = cap
 
     def reserve(self, scopes: tuple[str, ...], currency: str, micros: int) -> None:
         found = [self.budgets[scope, currency] for scope in scopes if (scope, currency) in self.budgets]
@@ -107,6 +108,11 @@ class Books:
         return True
 
 
+def scopes(resident: str, day: int) -> tuple[str, ...]:
+    """What an attempt draws on, where there is such a budget."""
+    return ("village", f"village-day:{day}", f"resident-day:{resident}:{day}")
+
+
 def amount(micros: Any) -> None:
     if type(micros) is not int or not 0 < micros <= LARGEST:
         raise Refused("ledger.amount")
@@ -118,7 +124,7 @@ def whole(act: Any, books: Books) -> tuple[Any, str | None]:
     try:
         return act.on_model(books), None
     except Refused as refused:
-        for name in ("balances", "moved", "budgets", "holds", "notes"):
+        for name in ("balances", "moved", "budgets", "running", "holds", "notes"):
             setattr(books, name, getattr(before, name))
         return None, refused.rule
 
@@ -192,28 +198,44 @@ class Cap:
 
 
 @frozen
-class Reserve:
-    scopes: tuple[str, ...]
+class Begin:
+    """An attempt begins, with what it sets aside."""
+
+    resident: str
+    day: int
     micros: int
 
     def on_model(self, books: Books) -> None:
-        books.reserve(self.scopes, "usd", self.micros)
+        books.reserve(scopes(self.resident, self.day), "usd", self.micros)
+        books.running[self.resident] = (self.day, self.micros)
 
     def on_kernel(self, tx: Tx) -> Any:
-        return tx.books.reserve(self.scopes, "usd", self.micros)
+        tx.books.reserve(scopes(self.resident, self.day), "usd", self.micros)
+        tx.insert(
+            "attempts", "task, resident, number, cycle, state, started_at, reserved_micros, budget_day",
+            [("work", self.resident, 1, 1, "running", tx.now, self.micros, self.day)],
+        )  # fmt: skip
 
 
 @frozen
-class Consume:
-    scopes: tuple[str, ...]
+class End:
+    """The attempt of a resident ends, having spent a part of what it set aside."""
+
+    resident: str
+    day: int
     reserved: int
     spent: int
 
     def on_model(self, books: Books) -> None:
-        books.consume(self.scopes, "usd", self.reserved, self.spent)
+        books.consume(scopes(self.resident, self.day), "usd", self.reserved, self.spent)
+        del books.running[self.resident]
 
     def on_kernel(self, tx: Tx) -> Any:
-        return tx.books.consume(self.scopes, "usd", self.reserved, self.spent)
+        tx.books.consume(scopes(self.resident, self.day), "usd", self.reserved, self.spent)
+        tx.run(
+            "UPDATE attempts SET state = 'ended', ending = 'accepted' WHERE resident = ? AND state = 'running'",
+            (self.resident,),
+        )
 
 
 @frozen
@@ -297,7 +319,7 @@ class Note:
         books.notes.append(self.text)
 
     def on_kernel(self, tx: Tx) -> None:
-        tx.rows_as("tabled", "INSERT INTO tabled_notes (text) VALUES (?)", (self.text,))
+        tx.run_as("tabled", "INSERT INTO tabled_notes (text) VALUES (?)", (self.text,))
 
 
 @frozen

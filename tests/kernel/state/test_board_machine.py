@@ -55,6 +55,13 @@ def probe(task: Task, ending: Ending, tx: Tx) -> list[Any]:
     return []
 
 
+def told(answer: Any) -> Any:
+    """What the kernel answers, be it a refusal; raises what is neither."""
+    if isinstance(answer, Exception) and not isinstance(answer, VivariumError):
+        raise answer
+    return answer
+
+
 def ruled(answer: Any) -> Any:
     return answer.rule if isinstance(answer, VivariumError) else answer
 
@@ -93,8 +100,8 @@ class BoardMachine(RuleBasedStateMachine):
 
     def ask(self, asked: Asked) -> None:
         self.model.now = self.scene.clock.now()
-        answer = self.scene.together([(asked.fn, asked.item)])[0]
-        assert asked.read(answer) == asked.model(), asked.item
+        (answer,) = self.scene.together([(asked.fn, asked.item)])
+        assert asked.read(told(answer)) == asked.model(), asked.item
 
     def ask_together(self, requests: list[Asked], carefully: bool) -> None:
         """Requests that share a commit: records come first, then intents, endings, what stands alone, and claims."""
@@ -103,7 +110,7 @@ class BoardMachine(RuleBasedStateMachine):
         order = sorted(range(len(requests)), key=lambda place: getattr(requests[place].fn, "rank", 50))
         for place in order:
             asked = requests[place]
-            assert asked.read(answers[place]) == asked.model(), asked.item
+            assert asked.read(told(answers[place])) == asked.model(), asked.item
 
     def some(self, place: int, found: list[Any]) -> Any:
         return found[place % len(found)] if found else None

@@ -92,7 +92,6 @@ def test_a_part_that_repeats_a_key_takes_nothing_of_its_request_along(scene: Sce
     pay(scene, "k", "operator", 7)
     with scene.store.exclusive() as connection:
         connection.execute("CREATE TABLE tabled_notes (text TEXT)")
-    scene.store.share.plugins_with_tables.add("tabled")
 
     def request(tx: Tx, _: None) -> str:
         tx.books.transfer("before", "operator", "commons", "aid", 1, "paid", "test", "system:test", "test:1")
@@ -103,21 +102,6 @@ def test_a_part_that_repeats_a_key_takes_nothing_of_its_request_along(scene: Sce
     assert scene.together([(request, None)]) == ["done"]
     scene.check_books()
     assert scene.rows("SELECT key FROM transfers WHERE key IN ('before', 'k') ORDER BY id") == [("k",), ("before",)]
-
-
-@pytest.mark.promise("caps-hold")
-def test_a_cap_that_is_set_while_an_attempt_runs_counts_what_fits_under_it_and_no_other_counts_less(
-    scene: Scene,
-) -> None:
-    def spend(tx: Tx, _: None) -> None:
-        tx.books.make_budget("old", "usd", 100)
-        tx.books.reserve(("old",), "usd", 80)
-        tx.books.make_budget("young", "usd", 10)
-        tx.books.consume(("young", "old"), "usd", 80, 60)
-
-    scene.call(spend)
-    found = scene.rows("SELECT scope, reserved, spent FROM budgets WHERE scope IN ('old', 'young') ORDER BY scope")
-    assert found == [("old", 0, 60), ("young", 0, 10)]
 
 
 def post(scene: Scene, *tasks: NewTask) -> list[str]:

@@ -9,16 +9,19 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from vivarium_kernel.processes import Register, Self
+from vivarium_kernel.records import NewTask
 from vivarium_kernel.store import Tx, setwise
 
-from vivarium_kernel import ledger, processes
+from vivarium_kernel import board, ledger, processes
 
 from . import ledger_model as model
 from .scene import Scene
 
 CAN_OWE = ("treasury", "operator", "provider:one")
 ACCOUNTS = (*CAN_OWE, "commons", "resident:ada:free", "resident:ben:free", "plugin:plain:pot")
-SCOPES = ("village", "resident-day:ada:1", "resident-day:ben:1")
+RESIDENTS = ("ada", "ben", "cyn")
+CAPPED = ("village", "resident-day:ada:1", "resident-day:ben:1")  # from the start
+SCOPES = (*CAPPED, "village-day:1", "village-day:2", "resident-day:cyn:1", "resident-day:ada:2")
 AMOUNTS = st.one_of(st.integers(1, 40), st.sampled_from([0, -5, True, 2.0, 10**15, 10**15 + 1]))
 KEYS = st.sampled_from([f"k{number}" for number in range(8)])
 POLICIES = st.sampled_from(["task", "stipend", "unheard-of"])
@@ -47,9 +50,6 @@ ended = st.one_of(
 caps = st.one_of(
     st.builds(model.Cap, st.sampled_from(SCOPES), st.integers(0, 120)),
     st.builds(model.Declare, st.sampled_from(["task", "stipend"]), st.integers(0, 120)),
-)
-reserves = st.builds(
-    model.Reserve, st.lists(st.sampled_from(SCOPES), min_size=1, unique=True).map(tuple), st.integers(1, 40)
 )
 plain = st.one_of(pays, pays, mints, holds, ended, caps)
 simple = plain | st.builds(model.Attempted, plain) | st.builds(model.Attempted, mints)
@@ -85,7 +85,6 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.scene = Scene()
         self.books = model.Books()
-        self.reserved: list[model.Reserve] = []
 
     @initialize()
     def found(self) -> None:
@@ -94,20 +93,20 @@ class LedgerMachine(RuleBasedStateMachine):
         scene.call(processes.take_host, number)  # the village's days pass only while somebody hosts it
         with scene.store.exclusive() as connection:
             connection.execute("CREATE TABLE tabled_notes (text TEXT)")
-        scene.store.share.plugins_with_tables.add("tabled")
         self.books.now = self.books.founded_at = scene.clock.now()
-        for name in ("ada", "ben", "cyn"):
+        scene.call(board.post, board.Posting([NewTask(id="work", mode="llm", max_micros=0)], "operator:test"))
+        for name in RESIDENTS:
             key = f"start:{name}"
             self.books.move(key, "treasury", f"resident:{name}:free", "aid", 100_000_000, "start", f"resident:{name}")
         self.books.budgets["mint:start", "aid"] = [10**15, 0, 0]
         self.books.budgets["mint:start:0", "aid"] = [10**15, 0, 300_000_000]
-        for act in [model.Cap(scope, 100) for scope in SCOPES] + [
+        for act in [model.Cap(scope, 100) for scope in CAPPED] + [
             model.Declare("task", 60),
             model.Declare("stipend", 30),
         ]:
             self.do(act)
         # From here on small change decides: whoever has a start of 100 aid can pay anything.
-        for name in ("ada", "ben", "cyn"):
+        for name in RESIDENTS:
             self.do(model.Pay(f"spend:{name}", f"resident:{name}:free", "commons", "aid", 99_999_950))
         self.do(model.Pay("spend:commons", "commons", "operator", "aid", 299_999_820))
 
@@ -157,22 +156,21 @@ class LedgerMachine(RuleBasedStateMachine):
             assert isinstance(answers.pop(len(grouped)), Exception)
         self.expect([*grouped, *single], answers)
 
-    @rule(act=reserves)
-    def reserve(self, act: model.Reserve) -> None:
-        before = len(self.reserved)
-        self.do(act)
-        reserved = sum(b[1] for (scope, _), b in self.books.budgets.items() if scope in SCOPES)
-        if reserved > sum(r.micros * len(r.scopes) for r in self.reserved[:before]):
-            self.reserved.append(act)
+    @rule(resident=st.sampled_from(RESIDENTS), day=st.sampled_from([1, 1, 2]), micros=st.integers(1, 40))
+    def begin(self, resident: str, day: int, micros: int) -> None:
+        if resident not in self.books.running:
+            self.do(model.Begin(resident, day, micros))
 
     @rule(data=st.data(), part=st.floats(0, 1.2))
-    def consume(self, data: st.DataObject, part: float) -> None:
-        if self.reserved:
-            act = data.draw(st.sampled_from(self.reserved))
-            spent = int(act.micros * part)
-            self.do(model.Consume(act.scopes, act.micros, spent))
-            if spent <= act.micros:
-                self.reserved.remove(act)
+    def end(self, data: st.DataObject, part: float) -> None:
+        if self.books.running:
+            resident = data.draw(st.sampled_from(sorted(self.books.running)))
+            day, micros = self.books.running[resident]
+            self.do(model.End(resident, day, micros, int(micros * part)))
+
+    @rule(scope=st.sampled_from(SCOPES), cap=st.integers(0, 60))
+    def cap(self, scope: str, cap: int) -> None:
+        self.do(model.Cap(scope, cap))
 
     @rule(seconds=st.sampled_from([1.0, 60.0, 300.0]))
     def time_passes(self, seconds: float) -> None:
@@ -184,9 +182,12 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.scene.store.view() as view:
             found = {(name, currency): micros for name, currency, micros in ledger.balances(view) if micros}
             assert found == {place: micros for place, micros in self.books.balances.items() if micros}
-            budgets = {(row[0], row[1]): list(row[2:]) for row in view.rows(
-                "SELECT scope, currency, cap, reserved, spent FROM budgets")}  # fmt: skip
-            assert budgets == self.books.budgets
+            budgets = {(row[0], row[1]): row[2:] for row in view.rows(
+                "SELECT scope, currency, cap, reserved, spent, wanted FROM budgets")}  # fmt: skip
+            assert budgets == {
+                place: (max(asked, reserved + spent), reserved, spent, asked if asked < reserved + spent else None)
+                for place, (asked, reserved, spent) in self.books.budgets.items()
+            }
             assert dict(view.rows("SELECT id, state FROM holds")) == {
                 n: h["state"] for n, h in self.books.holds.items()
             }

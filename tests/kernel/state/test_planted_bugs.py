@@ -46,6 +46,20 @@ def budgets_not_reserved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Books, "reserve", nothing)
 
 
+def running_attempts_not_counted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ledger, "_NEW_BUDGET", ledger._NEW_BUDGET.replace("'running'", "'nothing'"))
+
+
+def caps_frozen_at_their_use(patch: pytest.MonkeyPatch) -> None:
+    make = Books.make_budget
+
+    def frozen(self: Books, scope: str, currency: str, cap: int) -> None:
+        budget = self.budget(scope, currency)
+        make(self, scope, currency, cap if budget is None else max(cap, budget.reserved + budget.spent))
+
+    patch.setattr(Books, "make_budget", frozen)
+
+
 def parts_not_undone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Books, "rollback", nothing)
 
@@ -104,8 +118,9 @@ def leases_that_never_lapse(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.promise("harnesses-find-planted-bugs")
 @pytest.mark.parametrize(
     "plant",
-    [keys_unchecked, floors_off, minting_without_asking, holds_settled_twice, budgets_not_reserved, parts_not_undone],
-)
+    [keys_unchecked, floors_off, minting_without_asking, holds_settled_twice, budgets_not_reserved, parts_not_undone,
+     running_attempts_not_counted, caps_frozen_at_their_use],
+)  # fmt: skip
 def test_the_ledger_machine_finds(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(FOUND):

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vivarium_kernel.actions import Action as Action
+    from vivarium_kernel.actions import Meta as Meta
+    from vivarium_kernel.api.panels import Panel as Panel
+    from vivarium_kernel.api.panels import Visit as Visit
     from vivarium_kernel.calls import Refuse as Refuse
+    from vivarium_kernel.cycle import Job as Job
     from vivarium_kernel.errors import Conflict as Conflict
     from vivarium_kernel.errors import Forbidden as Forbidden
     from vivarium_kernel.errors import Invalid as Invalid
     from vivarium_kernel.errors import NotFound as NotFound
+    from vivarium_kernel.errors import OverBudget as OverBudget
     from vivarium_kernel.errors import VivariumError as VivariumError
+    from vivarium_kernel.grants import PluginTx as PluginTx
+    from vivarium_kernel.grants import PluginView as PluginView
     from vivarium_kernel.hookspecs import hookimpl as hookimpl
     from vivarium_kernel.models import Price as Price
     from vivarium_kernel.models import ProviderFault as ProviderFault
@@ -39,9 +46,12 @@ if TYPE_CHECKING:
     from vivarium_kernel.records import Verdict as Verdict
 
 _HOMES = {
-    "actions": ("Action",),
+    "actions": ("Action", "Meta"),
+    "api.panels": ("Panel", "Visit"),
     "calls": ("Refuse",),
-    "errors": ("Conflict", "Forbidden", "Invalid", "NotFound", "VivariumError"),
+    "cycle": ("Job",),
+    "errors": ("Conflict", "Forbidden", "Invalid", "NotFound", "OverBudget", "VivariumError"),
+    "grants": ("PluginTx", "PluginView"),
     "hookspecs": ("hookimpl",),
     "models": ("Price", "ProviderFault", "Reply", "Request"),
     "plugins": ("Plugin",),

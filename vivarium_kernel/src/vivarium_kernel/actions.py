@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 import attrs
 import msgspec
 from attrs import frozen
+from msgspec import Meta as Meta  # noqa: PLC0414 - plugin authors have it from here
 
 from vivarium_kernel import inputs, ledger, replies, stepping
 from vivarium_kernel.audit import emit
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741 - the input
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\.[a-z][a-z0-9_]{0,39}")
 _HOLD_SECONDS = 3600  # how long the price of an act that never ended is set aside
+_UNKEPT = '"private"'  # in place of a reply that is not kept
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,6 +47,10 @@ class Action(Generic[I]):
     amount and must be positive. ``roles`` may do it; ``effect`` ``pure`` changes nothing and is not kept.
     ``cost_micros`` of ``aid`` are paid by a resident who does it. Exactly one of two does it: ``run(tx, actor, input)``
     in a transaction, or ``act(job, input)`` for slow tools of a resident at work. Both return what JSON can say.
+
+    Limits of an input are said in its types, ``Annotated[str, Meta(max_length=280)]``, and shown wherever it is.
+    ``private`` is for texts that only the actor may see: the step keeps the digest of the input, and of a ``pure`` act
+    no reply (it is given anew); the reply of any other is kept, so it may hold nothing private.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Action(Generic[I]):
     effect: Effect = "once"
     cost_micros: int = 0
     rate_per_minute: int | None = None
+    private: bool = False
     run: Callable[[PluginTx, Actor, I], Any] | None = None
     act: Callable[[Job, I], Awaitable[Any]] | None = None
 
@@ -67,6 +74,7 @@ class Action(Generic[I]):
             (self.cost_micros < 0, "its cost is negative"),
             (self.rate_per_minute is not None and self.rate_per_minute < 1, "its rate is less than 1 a minute"),
             ((self.run is None) == (self.act is None), "it needs exactly one of run and act"),
+            (self.private and self.act is not None, "it is private and slow: only what run does can be private"),
         ]
         found = [fault for wrong, fault in faults if wrong]
         if found:
@@ -192,11 +200,12 @@ async def perform(
             )
         return await _act(village, ticket, job, body)
     if job is not None:
-        recorded = await job.begin("tool", action.name, "pure", _arguments(body))
-        if recorded is not None:
+        recorded = await job.begin("tool", action.name, "pure", _arguments(body), private=action.private)
+        if recorded is not None and not _is_unkept(action):
             return Performed(_encode(recorded).decode(), repeated=True)
         await job.recorded()
-        ticket = attrs.evolve(ticket, intent=job.hand_over(action.effect))
+        if recorded is None:
+            ticket = attrs.evolve(ticket, intent=job.hand_over(action.effect))
     done: Performed = await village.store.write(_run, ticket)
     return done
 
@@ -239,17 +248,24 @@ def _run(tx: Tx, ticket: _Ticket) -> Performed:
     if action.run is None:
         raise Invalid("action.run", f"{action.name} is no plain action.")
     check_credential(tx, actor)
+    if tx.times.halted and actor.role == "resident" and action.effect != "pure":
+        raise Conflict(
+            "village.halted", f"{action.name} is not done: the village is halted.", "Wait until a person unhalts it."
+        )
     known = replies.before(tx, ticket.key) or _recorded(tx, intent)
     if known is not None:
-        return Performed(known, repeated=True)
+        if not _is_unkept(action):
+            return Performed(known, repeated=True)
+        intent = None  # its step is written
     if action.rate_per_minute is not None:
         replies.pace(tx, actor, action.name, action.rate_per_minute)
     _pay(tx, ticket)
     reply = _guarded(tx, action, lambda: action.run(PluginTx(tx, action.plugin, actor), actor, ticket.input))  # type: ignore[misc]
     if intent is not None:
         result = stepping.Result(
-            intent.attempt, intent.number, intent.holder, intent.resident, intent.task, "done", reply, intent=intent
-        )
+            intent.attempt, intent.number, intent.holder, intent.resident, intent.task, "done",
+            _UNKEPT if _is_unkept(action) else reply, intent=intent,
+        )  # fmt: skip
         (refused,) = stepping.record(tx, [result])
         if refused is not None:
             raise refused
@@ -257,6 +273,11 @@ def _run(tx: Tx, ticket: _Ticket) -> Performed:
         _note(tx, ticket)
         replies.keep(tx, ticket.key, reply)
     return Performed(reply)
+
+
+def _is_unkept(action: Action[Any]) -> bool:
+    """Whether the replies of an action are kept nowhere: it changes nothing, so it can be done again for them."""
+    return action.private and action.effect == "pure"
 
 
 def check_credential(tx: Tx, actor: Actor) -> None:

@@ -306,6 +306,16 @@ def release_dependents(tx: Tx, done: Sequence[str]) -> None:
         emit(tx, "task.opened", "system:board", task=name, because="every task that it needs is done")
 
 
+def erase_private(tx: Tx, names: Sequence[str]) -> None:
+    """Erase the private texts of the steps of tasks that have ended: nobody replays them any more."""
+    if names:
+        tx.run(
+            "UPDATE steps SET private_text = NULL WHERE private_text IS NOT NULL AND attempt IN "
+            "(SELECT id FROM attempts WHERE task IN (SELECT value FROM json_each(?)))",
+            (json_list(names),),
+        )
+
+
 def fail_dependents(tx: Tx, lost: Iterable[tuple[str, str, str]]) -> None:
     """Fail waiting tasks, given as (task, the one it needs, that one's state), and whatever waits for them."""
     queue = list(lost)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
@@ -40,7 +40,7 @@ from vivarium_kernel.records import (
 from vivarium_kernel.runs import Implementation, Refuse, Runner, Tx, implementations
 from vivarium_kernel.watchdog import Mark
 
-__all__ = ["FLOOR", "Call", "Health", "HookFailed", "Hooks", "Refuse", "Refused", "Safety", "SwitchedOff"]
+__all__ = ["FLOOR", "Call", "Health", "HookFailed", "Hooks", "Refuse", "Refused", "Safety", "Scores", "SwitchedOff"]
 
 
 class Refused(Conflict):
@@ -72,6 +72,18 @@ class Safety(Struct, frozen=True):
     verdict: Verdict
     by: Sequence[tuple[str, Verdict]] = ()
     culprit: str | None = None
+
+
+class Scores(Struct, frozen=True):
+    """What each plugin gave a batch of tasks, in the order of ``names`` (weight, one score a task), and their mean."""
+
+    names: Sequence[str]
+    rows: Sequence[tuple[float, list[float]]]
+    mean: list[float]
+
+    def of(self, place: int) -> list[tuple[str, float, float]]:
+        """Who gave one task what: (plugin, score, weight)."""
+        return [(name, row[place], weight) for name, (weight, row) in zip(self.names, self.rows, strict=True)]
 
 
 class View(Protocol):
@@ -119,6 +131,16 @@ class Hooks:
             for kind in kinds
         }
         self._registered: dict[str, list[tuple[str, Any]]] | None = None
+        self.users = 0  # cycles that began with this set and have not ended
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a cycle that began with this set goes on: its plugins are not shut down."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
 
     def has(self, hook: str) -> bool:
         """Whether any plugin implements the hook, switched off or not."""
@@ -128,16 +150,26 @@ class Hooks:
         """The plugins that implement the hook, in the order in which they are called."""
         return [implementation.plugin for implementation in self._by_hook[hook]]
 
+    def weights(self, hook: str) -> dict[str, float]:
+        """What the word of each plugin that implements the hook weighs, in the order in which they are called."""
+        return {implementation.plugin: implementation.weight for implementation in self._by_hook[hook]}
+
     # Opening, closing and registering
 
-    async def startup(self, village: Any) -> list[Call]:
-        """Every run, failed or not."""
-        return [await self._runner.wait(each, (village,), self._runner.limit) for each in self._on("startup")]
-
-    async def shutdown(self, village: Any) -> list[Call]:
-        """Every run, failed or not, in the reverse order of the start."""
+    async def startup(self, village: Any, only: Container[str] | None = None) -> list[Call]:
+        """Every run, failed or not, of these plugins or of all."""
         return [
-            await self._runner.wait(each, (village,), self._runner.limit) for each in reversed(self._on("shutdown"))
+            await self._runner.wait(each, (village,), self._runner.limit)
+            for each in self._on("startup")
+            if only is None or each.plugin in only
+        ]
+
+    async def shutdown(self, village: Any, only: Container[str] | None = None) -> list[Call]:
+        """Every run, failed or not, of these plugins or of all, in the reverse order of the start."""
+        return [
+            await self._runner.wait(each, (village,), self._runner.limit)
+            for each in reversed(self._on("shutdown"))
+            if only is None or each.plugin in only
         ]
 
     def register_actions(self) -> list[tuple[str, Any]]:
@@ -222,8 +254,13 @@ class Hooks:
 
     def claim_score(self, resident: Resident, tasks: Sequence[Task], view: View) -> list[float]:
         """One float from 0 to 1 a task; zeros when nobody scored. Scores out of range are clamped and recorded."""
+        return self.claim_scores(resident, tasks, view).mean
+
+    def claim_scores(self, resident: Resident, tasks: Sequence[Task], view: View) -> Scores:
+        """The same with the row of each plugin that scored."""
         tasks = tuple(tasks)
         rows: list[tuple[float, list[float]]] = []
+        names: list[str] = []
         for each in self._by_hook["claim_score"]:
             if each.tally.off is not None:
                 continue
@@ -236,7 +273,8 @@ class Hooks:
                 self._health.note(each.tally, call.seconds, what)
                 row = [min(1.0, max(0.0, score)) for score in row]
             rows.append((each.weight, row))
-        return answers.mean(rows, len(tasks))
+            names.append(each.plugin)
+        return Scores(names, rows, answers.mean(rows, len(tasks)))
 
     def claim_reserve(self, claim: Claim, tx: Tx) -> None:
         """Let every plugin reserve; :class:`Refused` when one refuses, or one that the task needs fails or is off.

@@ -87,12 +87,16 @@ class Window:
 
 
 class Pick(Struct, frozen=True):
-    """One resident's wishes, best first. ``token`` is the digest of a remote job's own token, with its own lease."""
+    """One resident's wishes, best first. ``token`` is the digest of a remote job's own token, with its own lease.
+
+    ``why`` tells of the wish that is granted how it was weighed, as JSON that is kept with the attempt.
+    """
 
     resident: str
     wishes: tuple[Task, ...]
     token: bytes | None = None
     lease_seconds: float | None = None
+    why: Callable[[Task], str] | None = None
 
 
 class Round(Struct, frozen=True):
@@ -140,24 +144,33 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
     if not _alive(tx, each.process):
         return [NotClaimed("process.lapsed", "this process's lease has lapsed")] * len(each.picks)
     residents = _free_residents(tx, [pick.resident for pick in each.picks])
-    winners, refused = _match(tx, each.picks, residents)
-    _read_budgets_ahead(tx, winners)
     next_attempt = tx.rows("SELECT coalesce(max(id), 0) FROM attempts")[0][0]
     claims: dict[int, Claimed] = {}
-    for place, task in winners.items():
-        pick, resident = each.picks[place], residents[each.picks[place].resident]
-        with tx.trying() as part:
-            reserved = _set_aside(tx, task, resident.name)
-            if each.reserve is not None:
-                each.reserve(Claim(next_attempt + 1, task, resident, resident.cycles + 1), tx)
-        if part.error is not None:
-            refused[place] = _refusal(tx, task, part.error)
-            continue
-        next_attempt += 1
-        claims[place] = Claimed(
-            next_attempt, task, resident, resident.cycles + 1, task.attempts + 1,
-            Holder(each.process if pick.token is None else None, pick.token), reserved, tx.day, tx.hour,
-        )  # fmt: skip
+    refused: dict[int, NotClaimed] = {}
+    tried: dict[int, set[int]] = {}  # by place, what was refused to it
+    looking: Sequence[int] = range(len(each.picks))
+    while looking:
+        taken = {claimed.task.seq for claimed in claims.values()}
+        winners, lost = _match(tx, each.picks, residents, looking, taken, tried)
+        refused = lost | refused  # why the best wish was refused tells more than that the last one was taken
+        _read_budgets_ahead(tx, winners)
+        looking = []
+        for place, task in winners.items():
+            pick, resident = each.picks[place], residents[each.picks[place].resident]
+            with tx.trying() as part:
+                reserved = _set_aside(tx, task, resident.name)
+                if each.reserve is not None:
+                    each.reserve(Claim(next_attempt + 1, task, resident, resident.cycles + 1), tx)
+            if part.error is not None:
+                refused.setdefault(place, _refusal(tx, task, part.error))
+                tried.setdefault(place, set()).add(task.seq)
+                looking.append(place)
+                continue
+            next_attempt += 1
+            claims[place] = Claimed(
+                next_attempt, task, resident, resident.cycles + 1, task.attempts + 1,
+                Holder(each.process if pick.token is None else None, pick.token), reserved, tx.day, tx.hour,
+            )  # fmt: skip
     _write(tx, each, claims)
     return [claims.get(place) or refused[place] for place in range(len(each.picks))]
 
@@ -181,22 +194,28 @@ def _free_residents(tx: Tx, names: list[str]) -> dict[str, Resident]:
 
 
 def _match(
-    tx: Tx, picks: Sequence[Pick], residents: Mapping[str, Resident]
+    tx: Tx,
+    picks: Sequence[Pick],
+    residents: Mapping[str, Resident],
+    places: Sequence[int],
+    taken: set[int],
+    tried: Mapping[int, set[int]],
 ) -> tuple[dict[int, Task], dict[int, NotClaimed]]:
-    """Each pick its best wish that is open and that no earlier pick took; a loser takes its next best."""
-    wanted = {task.seq for pick in picks for task in pick.wishes[:1]}
+    """Each pick at ``places`` its best wish that is open, that nobody took and that it was not refused."""
+    wanted = {task.seq for place in places for task in picks[place].wishes[:1]}
     asked: set[int] = set(wanted)
     is_open = _open_now(tx, wanted)
-    taken: set[int] = set()
+    taken = set(taken)
     matched: set[str] = set()
     winners: dict[int, Task] = {}
-    refused: dict[int, NotClaimed] = {}
-    for place, pick in enumerate(picks):
+    lost: dict[int, NotClaimed] = {}
+    for place in places:
+        pick = picks[place]
         if pick.resident not in residents or pick.resident in matched:
-            refused[place] = NotClaimed("resident.busy", f"{pick.resident} is not free to begin a cycle")
+            lost[place] = NotClaimed("resident.busy", f"{pick.resident} is not free to begin a cycle")
             continue
         for task in pick.wishes:
-            if task.seq in taken:
+            if task.seq in taken or task.seq in tried.get(place, ()):
                 continue
             if task.seq not in asked:
                 more = {t.seq for t in pick.wishes} - asked
@@ -209,8 +228,8 @@ def _match(
                 winners[place] = task
                 break
         else:
-            refused[place] = NotClaimed("taken", "others took what was wanted")
-    return winners, refused
+            lost[place] = NotClaimed("taken", "others took what was wanted")
+    return winners, lost
 
 
 def _open_now(tx: Tx, seqs: set[int]) -> dict[int, int]:
@@ -265,6 +284,7 @@ def _refusal(tx: Tx, task: Task, error: Exception) -> NotClaimed:
         tx.run(
             "UPDATE tasks SET state = 'failed', reason = ?, ended_at = ? WHERE id = ?", (str(error), tx.now, task.id)
         )
+        board.erase_private(tx, [task.id])
         tx.log.add("task.failed", "system:board", {"reason": str(error)}, task=task.id)
         board.fail_dependents(tx, [(name, need, "failed") for name, need in board.dependents(tx, [task.id])])
     elif error.scope.startswith("village"):
@@ -288,7 +308,7 @@ def _write(tx: Tx, each: Round, claims: Mapping[int, Claimed]) -> None:
         attempts.append(
             (c.attempt, c.task.id, c.resident.name, c.number, c.cycle, "running",
              each.process if lease is None else None, lease, pick.token, c.task.continues, tx.now, c.reserved_micros,
-             utc_day if c.reserved_micros else None)
+             utc_day if c.reserved_micros else None, None if pick.why is None else pick.why(c.task))
         )  # fmt: skip
         tasks.append((c.task.seq, c.number))
         residents.append((c.resident.name, c.cycle))
@@ -299,7 +319,7 @@ def _write(tx: Tx, each: Round, claims: Mapping[int, Claimed]) -> None:
     tx.insert(
         "attempts",
         "id, task, resident, number, cycle, state, process, lease_until_at, token, continues, started_at, "
-        "reserved_micros, budget_day",
+        "reserved_micros, budget_day, weighed",
         attempts,
     )
     tx.update(

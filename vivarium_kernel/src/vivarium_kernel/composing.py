@@ -5,21 +5,33 @@ A plugin that can't be is left out with its reason; the others live.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from attrs import frozen
 
 from vivarium_kernel.audit import emit
-from vivarium_kernel.builtin import builtin_plugins
+from vivarium_kernel.breakers import follow
+from vivarium_kernel.builtin import builtin_places, builtin_plugins
 from vivarium_kernel.calls import Hooks
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.health import Health, describe
-from vivarium_kernel.plugins import Broken, Failed, Plugin, PluginError, build, discover, load, switch_off
+from vivarium_kernel.installed import TAKEN, Found
+from vivarium_kernel.plugins import (
+    Broken,
+    Changed,
+    Failed,
+    NameClash,
+    Plugin,
+    PluginError,
+    build,
+    discover,
+    load,
+    switch_off,
+)
+from vivarium_kernel.registry import Choice, changed
 from vivarium_kernel.store import Tx
 
 if TYPE_CHECKING:
@@ -36,34 +48,18 @@ class Composition:
     services: Mapping[str, Any]
 
 
-def switched_off(folder: Path, environ: Mapping[str, str]) -> set[str]:
-    """The plugins that ``plugins.json`` or VIVARIUM_PLUGINS switches off, by name, before anything is imported."""
-    path = folder / "plugins.json"
-    off: set[str] = set()
-    if path.exists():
-        try:
-            off = set(json.loads(path.read_text(encoding="utf-8")).get("disabled", []))
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise Invalid(
-                "plugins.file",
-                f"{path} can't be read: {error}.",
-                'It holds {"disabled": ["NAME", …]}; mend or remove it.',
-            ) from error
-    only = environ.get("VIVARIUM_PLUGINS")
-    if only is not None:
-        off |= set(discover()[0]) - {name.strip() for name in only.split(",")}
-    return off
+def compose(village: Village, how: With, alive: Mapping[str, Plugin] | None = None) -> Composition:
+    """Load, migrate and build what is on: the built-in plugins, the installed ones, and those of ``how``.
 
-
-def compose(village: Village, how: With) -> Composition:
-    """Load, migrate and build what is on: the built-in plugins, the installed ones, and those of ``how``."""
-    off = switched_off(village.folder, village.environ)
+    Those that are ``alive`` stay the same objects.
+    """
+    choice = village.choice()
     failed: list[Failed] = []
-    classes = builtin_plugins()
+    given = {plugin.name: plugin for plugin in how.plugins}
+    own = builtin_plugins() | given
+    classes = {name: plugin for name, plugin in own.items() if not choice.why_off(name, installed=False)}
     if how.installed:
-        classes |= _installed(off, failed)
-    classes |= {plugin.name: plugin for plugin in how.plugins}
-    classes = {name: plugin for name, plugin in classes.items() if name not in off}
+        classes = _installed(choice, failed, set(given)) | classes
     for name, plugin in list(classes.items()):
         try:
             _migrate(village, name, plugin)
@@ -71,11 +67,16 @@ def compose(village: Village, how: With) -> Composition:
         except Exception as error:
             failed.append(_broken(name, plugin, error))
             del classes[name]
-    health = Health(monotonic=village.clock.monotonic)
-    for (name, hook), cause in how.switched_off.items():
-        health.off(name, hook, cause)
+    if alive is None:
+        health = Health(monotonic=village.clock.monotonic)
+        for (name, hook), cause in how.switched_off.items():
+            health.off(name, hook, cause)
+        with village.store.view() as view:
+            follow(view, health)
+    else:
+        health = village.health  # switching forgets nothing
     while True:
-        plugins, wrong = build(village, classes, village.settings.plugins)
+        plugins, wrong = build(village, classes, village.settings.plugins, alive)
         hooks = Hooks(plugins, health, timeouts=how.timeouts, mark=how.mark)
         hooks.register_actions()
         withdrawn = {call.plugin: call.error for call in hooks.failed}
@@ -87,17 +88,35 @@ def compose(village: Village, how: With) -> Composition:
     return Composition(hooks, health, failed + wrong, services)
 
 
-def _installed(off: set[str], failed: list[Failed]) -> dict[str, type[Plugin]]:
+def _installed(choice: Choice, failed: list[Failed], given: set[str]) -> dict[str, type[Plugin]]:
     found, clashes = discover()
-    failed += clashes
+    failed += [clash for clash in clashes if not choice.why_off(clash.name, installed=True)]
     classes = {}
     for name, each in found.items():
-        if name not in off:
+        if name not in given and not choice.why_off(name, installed=True):
             try:
+                _refuse_kernels_own(each)
+                _refuse_changed(choice, each)
                 classes[name] = load(each)
             except PluginError as error:
                 failed.append(Failed(name, (error,)))
     return classes
+
+
+def _refuse_kernels_own(found: Found) -> None:
+    if found.name in builtin_places():
+        what = f"plugin {found.name!r} of {found}"
+        raise NameClash(found.name, what, "has the name of one of the kernel's own, which stays", TAKEN)
+
+
+def _refuse_changed(choice: Choice, found: Found) -> None:
+    """Where plugins_allow names what may load, that means what was looked at: other files are refused."""
+    recorded = choice.registry.plugins.get(found.name)
+    if choice.strict and recorded is not None:
+        what = changed(recorded, found)
+        if what:
+            cure = f"look at what has changed, then accept it: vivarium plugins enable {found.name}"
+            raise Changed(found.name, f"plugin {found.name!r}", what, cure)
 
 
 def _migrate(village: Village, name: str, plugin: type[Plugin]) -> None:
@@ -107,7 +126,6 @@ def _migrate(village: Village, name: str, plugin: type[Plugin]) -> None:
 
     with village.store.exclusive() as connection:
         plugin.migrations.apply(Database(connection))
-    village.store.share.plugins_with_tables.add(name)
 
 
 def _compare_physics(village: Village, name: str, plugin: type[Plugin]) -> None:

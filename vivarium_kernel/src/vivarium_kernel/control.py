@@ -13,6 +13,8 @@ from vivarium_kernel.processes import fold_time
 from vivarium_kernel.records import Actor
 from vivarium_kernel.store import Tx
 
+MOST_RESIDENTS = 10_000  # whom one process can drive: each is a task of its loop and a seat at every look at the board
+
 
 @frozen
 class Switch:
@@ -44,7 +46,11 @@ def set_pace(tx: Tx, asked: tuple[float, Actor | str]) -> None:
     """Set the seconds between two looks at an empty board, which the village hour's length follows."""
     seconds, actor = asked
     if not math.isfinite(seconds) or not 0 <= seconds <= 300:
-        raise Invalid("control.pace", f"The pace is from 0 to 300 seconds, not {seconds:g}.", field="seconds")
+        raise Invalid(
+            "control.pace", f"The pace is from 0 to 300 seconds, not {seconds:g}.",
+            "Choose one in between: 2 looks often, 300 seldom; `vivarium pause` stops looking altogether.",
+            field="seconds",
+        )  # fmt: skip
     fold_time(tx)
     tx.run("UPDATE village SET pace_seconds = ?", (seconds,))
     tx.times = village_time.read_times(tx)
@@ -54,7 +60,10 @@ def set_pace(tx: Tx, asked: tuple[float, Actor | str]) -> None:
 def set_residents(tx: Tx, asked: tuple[int, Actor | str]) -> None:
     """Set how many residents the village's main process keeps at work."""
     count, actor = asked
-    if not 0 <= count <= 100_000:
-        raise Invalid("control.residents", f"The number of residents is from 0 to 100,000, not {count}.", field="count")
+    if not 0 <= count <= MOST_RESIDENTS:
+        raise Invalid(
+            "control.residents", f"The number of residents is from 0 to {MOST_RESIDENTS:,}, not {count:,}.",
+            "Choose fewer; for more work at a time use further villages.", field="count",
+        )  # fmt: skip
     tx.run("UPDATE village SET residents = ?", (count,))
     emit(tx, "village.residents", actor, count=count)

@@ -64,6 +64,8 @@ class Link(Protocol):
 
     def distrust(self, provider: str, reason: str) -> None: ...
 
+    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Any: ...
+
 
 class Ready(Struct, frozen=True):
     """A claimed task that passed safety, with its prompt: what the act phase needs."""
@@ -109,6 +111,17 @@ class Job:
     def distrust(self, provider: str, reason: str) -> None:
         """Refuse a provider until an operator has looked."""
         self._link.distrust(provider, reason)
+
+    async def act(self, action: str, asked: Mapping[str, Any]) -> Any:
+        """Do an action as the resident, as a step of this attempt, on the path of every tool; returns its reply.
+
+        Raises what is wrong with it, having changed nothing.
+        """
+        return await self._link.act(self, action, asked)
+
+    def took(self, number: int) -> None:
+        """Step ``number`` was taken elsewhere on this job's behalf."""
+        self._number = number
 
     async def begin(
         self,
@@ -226,13 +239,18 @@ class Job:
 
     async def _written(self) -> None:
         writing, self._writing = self._writing, []
-        for future in writing:
-            await future
+        for said in await asyncio.gather(*writing, return_exceptions=True):
+            if isinstance(said, BaseException):
+                raise said
 
     async def finish(self, settlement: Settlement) -> Settled:
         """Settle once all records are on their way: both often share one commit."""
         writing, self._writing = self._writing, []
-        settled = await self._link.settle(settlement)
+        try:
+            settled = await self._link.settle(settlement)
+        except BaseException:
+            await asyncio.gather(*writing, return_exceptions=True)  # the settlement's own fault tells more
+            raise
         for future in writing:
             await future
         return settled
@@ -245,19 +263,24 @@ def _json(value: Any) -> str:
         raise Invalid("step.json", f"A step's arguments and result are JSON: {error}.") from error
 
 
-def assemble(found: Sequence[tuple[str, Section]], limit: int = PROMPT_TOKENS) -> tuple[list[Section], str]:
+def assemble(
+    found: Sequence[tuple[str, Section]], limit: int = PROMPT_TOKENS, denied: frozenset[int] = frozenset()
+) -> tuple[list[Section], str]:
     """Order sections by slot, stable parts first, and drop the least important until they fit ``limit`` tokens.
 
-    Returns the sections and the record of them: who wrote what, and what was dropped. Private texts are left out.
+    Those whose places are ``denied`` by safety are left out. Returns the sections and the record of them: who wrote
+    what, what was dropped and what was denied. Private texts are left out.
     """
     order = sorted(range(len(found)), key=lambda place: SLOTS.index(found[place][1].slot))
-    sizes = [count_tokens(section.text) for _, section in found]
-    dropped = _dropped(found, sizes, limit) if sum(sizes) > limit else set()
+    sizes = [0 if place in denied else count_tokens(section.text) for place, (_, section) in enumerate(found)]
+    dropped = (_dropped(found, sizes, limit) if sum(sizes) > limit else set()) | denied
     record = []
     for place in order:
         plugin, section = found[place]
         entry = {"plugin": plugin, "slot": section.slot, "tokens": sizes[place]}
-        if section.private:
+        if place in denied:
+            entry["denied"] = True
+        elif section.private:
             entry["private"] = True
         else:
             entry["text"] = section.text
@@ -306,22 +329,48 @@ async def prepare(
 ) -> Ready | Stopped:
     """Check safety of the task and of what will be done, and assemble the prompt."""
     task, name, attempt = claimed.task, claimed.resident.name, claimed.attempt
-    prompt = None
+    prompt: str | None = None
     ordered: list[Section] = []
     text = f"{task.title}\n{task.prompt}" if task.title else task.prompt
     subjects = [Subject("task", text, task.command, task, name, attempt, task.cwd)]
     if task.command:
         subjects.append(Subject("command", "", task.command, task, name, attempt, task.cwd))
-    if task.mode != "command":
-        ordered, prompt = assemble([*sections, ("kernel", Section("task", task.prompt, 100))])
-        subjects.append(Subject("prompt", "\n\n".join([s.text for s in ordered]), (), task, name, attempt))
     for subject in subjects:
         safety = await hooks.check_safety(subject)
         if safety.verdict.answer != "allow":
             stopped = _stopped(safety, claimed, hooks, rules)
             if stopped is not None:
                 return stopped
+    if task.mode != "command":
+        found = [*sections, ("kernel", Section("task", task.prompt, 100))]
+        ordered, prompt, safety = await _prompted(hooks, claimed, found, frozenset())
+        if safety.verdict.answer == "deny" and safety.culprit is None and sections:
+            # What others say in the prompt is not the task's fault: what is denied of it is left out.
+            denied = await _denied(hooks, claimed, sections)
+            ordered, prompt, safety = await _prompted(hooks, claimed, found, denied)
+        if safety.verdict.answer != "allow":
+            stopped = _stopped(safety, claimed, hooks, rules)
+            if stopped is not None:
+                return stopped
     return Ready(claimed, ordered, prompt, entitlement, recorded)
+
+
+async def _prompted(
+    hooks: Hooks, claimed: Claimed, found: Sequence[tuple[str, Section]], denied: frozenset[int]
+) -> tuple[list[Section], str, Safety]:
+    """The prompt without the sections that are ``denied``, its record, and what safety says of it."""
+    ordered, record = assemble(found, denied=denied)
+    return ordered, record, await hooks.check_safety(_subject(claimed, "\n\n".join([s.text for s in ordered])))
+
+
+async def _denied(hooks: Hooks, claimed: Claimed, sections: Sequence[tuple[str, Section]]) -> frozenset[int]:
+    """The places of the sections that safety denies by themselves."""
+    verdicts = [await hooks.check_safety(_subject(claimed, section.text)) for _, section in sections]
+    return frozenset(place for place, safety in enumerate(verdicts) if safety.verdict.answer == "deny")
+
+
+def _subject(claimed: Claimed, text: str) -> Subject:
+    return Subject("prompt", text, (), claimed.task, claimed.resident.name, claimed.attempt)
 
 
 def _stopped(safety: Safety, claimed: Claimed, hooks: Hooks, rules: Rules) -> Stopped | None:

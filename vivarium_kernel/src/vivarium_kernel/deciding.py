@@ -180,6 +180,7 @@ def _end_without_attempt(tx: Tx, task: Task, state: Literal["cancelled", "blocke
         "UPDATE tasks SET state = ?, parked_for = NULL, wake_at = NULL, reason = ?, ended_at = ? WHERE id = ?",
         (state, asked.reason, tx.now, task.id),
     )
+    board.erase_private(tx, [task.id])
     emit(tx, f"task.{state}", asked.actor, task=task.id, reason=asked.reason, before=task.state)
     if asked.end_attempt is not None:
         ending = Ending(None, state, None, asked.reason)

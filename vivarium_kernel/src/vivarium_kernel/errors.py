@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+READ_ONLY_STEP = "Mount it for writing, or move the village to another disk: permissions don't matter there."
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether a path is on a file system that nobody can write on, whatever its permissions."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
 
 class VivariumError(Exception):
     """What went wrong, by which rule, and what to do next. Nothing was changed.

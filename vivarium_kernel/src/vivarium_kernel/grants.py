@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vivarium_kernel import board, ledger, people
+from vivarium_kernel import board, ledger, people, village_time
 from vivarium_kernel.board import Posting
 from vivarium_kernel.errors import Forbidden, Invalid
 from vivarium_kernel.records import Actor, NewTask, Resident, Task, Verdict
 from vivarium_kernel.settling import Settlement, settle
 from vivarium_kernel.store import Row, Tx, View
+
+if TYPE_CHECKING:
+    from vivarium_kernel.plugins import Plugin
 
 
 class PluginView:
@@ -20,10 +23,29 @@ class PluginView:
         self._view = view
         self._plugin = plugin
 
+    def of(self, plugin: Plugin) -> PluginView:
+        """The same snapshot for another plugin: what a service that was handed the asker's reads its own tables by."""
+        return PluginView(self._view, plugin.name)
+
     @property
     def now(self) -> int:
         """Microseconds of Unix time."""
         return self._view.now
+
+    @property
+    def hours_micros(self) -> int:
+        """The village's one clock, in millionths of a village hour: it stands still while the village is halted."""
+        return village_time.read_times(self._view).hours_micros_at(self._view.now)
+
+    @property
+    def hour(self) -> int:
+        """The village hour."""
+        return village_time.read_times(self._view).hour(self._view.now)
+
+    @property
+    def day(self) -> int:
+        """The village day."""
+        return self.hour // village_time.HOURS_A_DAY
 
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a SELECT; raises ``sqlite3.DatabaseError`` for a table that is not the plugin's or the kernel's."""
@@ -48,6 +70,13 @@ class PluginTx:
         self._plugin = plugin
         self.actor = actor
 
+    def of(self, plugin: Plugin) -> PluginTx:
+        """The same transaction for another plugin: what a service that was handed the asker's works on its own by.
+
+        It is still the same actor's act.
+        """
+        return PluginTx(self._tx, plugin.name, self.actor)
+
     @property
     def now(self) -> int:
         """Microseconds of Unix time, the same for the whole transaction."""
@@ -58,11 +87,30 @@ class PluginTx:
         """The village day."""
         return self._tx.day
 
+    @property
+    def hours_micros(self) -> int:
+        """The village's one clock, in millionths of a village hour: it stands still while the village is halted."""
+        return self._tx.times.hours_micros_at(self._tx.now)
+
+    @property
+    def hour(self) -> int:
+        """The village hour."""
+        return self._tx.hour
+
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        """Run a statement on the plugin's own ``<plugin>_*`` tables; returns its rows."""
+        """Run a statement that writes the plugin's own ``<plugin>_*`` tables; returns its rows."""
+        return self._tx.run_as(self._plugin, sql, params)
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a SELECT on the plugin's own tables and the kernel's.
+
+        Money that this transaction moves and events that it emits are written at its end: for money ask ``balance``.
+        """
         return self._tx.rows_as(self._plugin, sql, params)
 
-    read = execute
+    def resident(self, name: str) -> Resident:
+        """A resident by name; raises NotFound."""
+        return people.resident(self._tx, name)
 
     def balance(self, account: str, currency: str = "aid") -> int:
         """An account's balance in millionths, with what this transaction has moved."""

@@ -6,6 +6,7 @@ Hooks with a ``tx`` run on the writer's thread and the others on the loop's; ``o
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections import deque
@@ -17,8 +18,10 @@ from msgspec import Struct
 
 FAILURES_IN_A_ROW = 5
 PROBE_SECONDS = 30.0
-SLOW_SECONDS = 0.1
+SLOW_SECONDS = 0.05
+TOLD_SECONDS = 60.0  # between two lines of the log about one implementation that holds its thread
 REMEMBERED = 64
+log = logging.getLogger("vivarium")
 
 # What goes on counting as strictest while it is off, and is therefore probed until it works again.
 STRICTEST = frozenset(("entitle", "check_safety", "review_outcome"))
@@ -49,7 +52,8 @@ class Fault:
 class Tally:
     """The figures of one implementation. ``off`` is the cause while it is switched off.
 
-    ``probe_at`` is the monotonic second from which one run may find out whether it works again.
+    ``probe_at`` is the monotonic second from which one run may find out whether it works again. ``slow`` counts the
+    runs that held their thread for over ``SLOW_SECONDS``; ``told_at`` and ``untold`` are about the log's lines on them.
     """
 
     plugin: str
@@ -62,6 +66,9 @@ class Tally:
     last_error: str = ""
     off: str | None = None
     probe_at: float | None = None
+    slow: int = 0
+    told_at: float | None = None
+    untold: int = 0
 
 
 class SwitchedOff(Exception):
@@ -89,6 +96,7 @@ class Health:
         self.trace = trace  # given every call, for tracing and `explain`; None costs nothing
         self.recent: deque[Fault] = deque(maxlen=REMEMBERED)
         self.switched_off: dict[str, dict[str, str]] = {}  # plugin -> hook -> cause
+        self.kept: set[tuple[str, str]] = set()  # what is switched off in the store, as this process last saw it
         self._monotonic = monotonic
         self._tallies: dict[tuple[str, str], Tally] = {}
 
@@ -100,11 +108,16 @@ class Health:
         """Why this implementation is off; None while it is on."""
         return self.switched_off.get(plugin, {}).get(hook)
 
-    def off(self, plugin: str, hook: str, cause: str) -> None:
-        """Switch an implementation off until :meth:`on`: the watchdog's and the operator's way; nothing probes it."""
-        self._switch_off(self.tally(plugin, hook), cause, None)
+    def off(self, plugin: str, hook: str, cause: str, *, probed: bool = False, tell: bool = True) -> None:
+        """Switch an implementation off until :meth:`on`: the watchdog's and the operator's way.
 
-    def on(self, plugin: str, hook: str, cause: str = "switched on") -> None:
+        ``probed`` lets a run find out now and then whether it works again; ``tell`` False is for what is known already.
+        """
+        self._switch_off(
+            self.tally(plugin, hook), cause, self._monotonic() + PROBE_SECONDS if probed else None, tell=tell
+        )
+
+    def on(self, plugin: str, hook: str, cause: str = "switched on", *, tell: bool = True) -> None:
         """Switch an implementation on again, with a clean slate of failures."""
         tally = self.tally(plugin, hook)
         tally.streak = 0
@@ -116,7 +129,7 @@ class Health:
         self.switched_off = {name: why for name, why in self.switched_off.items() if name != plugin}
         if hooks:
             self.switched_off[plugin] = hooks
-        if self.on_change is not None:
+        if tell and self.on_change is not None:
             self.on_change(plugin, hook, "on", cause)
 
     def view(self) -> list[dict[str, Any]]:
@@ -145,9 +158,21 @@ class Health:
         tally.last_error = what
         self.recent.append(Fault(tally.hook, tally.plugin, seconds, what, where))
 
-    def slow(self, tally: Tally, seconds: float) -> None:
-        """Remember a run that held its thread for long."""
-        self.recent.append(Fault(tally.hook, tally.plugin, seconds, f"slow: held its thread for {seconds:.3f} s"))
+    def slow(self, tally: Tally, seconds: float, thread: str, place: str) -> None:
+        """Remember and log a run that held its thread for long; ``place`` is the implementation's ``file:line``."""
+        tally.slow += 1
+        what = f"slow: held the {thread} for {seconds:.3f} s"
+        self.recent.append(Fault(tally.hook, tally.plugin, seconds, what, place))
+        now = self._monotonic()
+        if tally.told_at is not None and now - tally.told_at < TOLD_SECONDS:
+            tally.untold += 1  # one that is always slow must not fill the disk with saying so
+            return
+        more = f", and {tally.untold} times more since that was last said" if tally.untold else ""
+        tally.told_at, tally.untold = now, 0
+        log.warning(
+            "plugin %r held the %s for %.0f ms in %s (%s)%s",
+            tally.plugin, thread, seconds * 1000, tally.hook, place, more,
+        )  # fmt: skip
 
     def probes(self, tally: Tally) -> bool:
         """Whether this run may be the probe of an implementation that is off; only one run gets it."""
@@ -156,13 +181,13 @@ class Health:
         tally.probe_at = self._monotonic() + PROBE_SECONDS
         return True
 
-    def _switch_off(self, tally: Tally, cause: str, probe_at: float | None) -> None:
+    def _switch_off(self, tally: Tally, cause: str, probe_at: float | None, *, tell: bool = True) -> None:
         known = tally.off
         tally.off, tally.probe_at = cause, probe_at
         # Replaced, not changed: the other thread may be reading it.
         hooks: Mapping[str, str] = self.switched_off.get(tally.plugin, {})
         self.switched_off = {**self.switched_off, tally.plugin: {**hooks, tally.hook: cause}}
-        if self.on_change is not None and known != cause:
+        if tell and self.on_change is not None and known != cause:
             self.on_change(tally.plugin, tally.hook, "off", cause)
 
 

@@ -30,6 +30,7 @@ from vivarium_kernel.records import (
 
 if TYPE_CHECKING:
     from vivarium_kernel.actions import Action
+    from vivarium_kernel.api.panels import Panel
     from vivarium_kernel.cycle import Job
     from vivarium_kernel.grants import PluginTx, PluginView
     from vivarium_kernel.village import Village
@@ -59,8 +60,8 @@ def register_routes() -> Sequence[Any]:
 
 
 @hookspec
-def register_panels() -> Sequence[Any]:
-    """Give operator pages."""
+def register_panels() -> Sequence[Panel]:
+    """Give pages for the village's people: each a template and a function."""
 
 
 @hookspec

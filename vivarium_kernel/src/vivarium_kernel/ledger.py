@@ -19,6 +19,14 @@ from vivarium_kernel.store import Tx, View, json_list
 CURRENCIES = ("aid", "usd")
 LARGEST_MICROS = 10**15
 _FLOORLESS = ("treasury", "operator", "provider:", "outside")
+# The budgets of real money, besides its task's, that a running attempt holds its reservation in.
+_HELD_IN = "'village', 'village-day:' || budget_day, 'resident-day:' || resident || ':' || budget_day"
+_NEW_BUDGET = (
+    "INSERT INTO budgets (scope, currency, cap, reserved, wanted) "
+    "SELECT ?1, ?2, max(?3, held), held, CASE WHEN ?3 < held THEN ?3 END FROM ("
+    "SELECT coalesce(sum(reserved_micros), 0) AS held FROM attempts "
+    f"WHERE state = 'running' AND ?2 = 'usd' AND ?1 IN ({_HELD_IN})) RETURNING cap, reserved, spent, wanted"
+)
 
 
 @define
@@ -31,10 +39,18 @@ class _Account:
 
 @define
 class _Budget:
+    """``wanted`` is a cap below what is reserved and spent; until enough of that is back, ``cap`` is just that."""
+
     cap: int
     reserved: int
     spent: int
+    wanted: int | None
     changed: bool = False
+
+    def aim(self, cap: int) -> None:
+        """Go as near to this cap as what is reserved and spent allows."""
+        used = self.reserved + self.spent
+        self.cap, self.wanted = max(cap, used), cap if cap < used else None
 
 
 class Books:
@@ -65,7 +81,7 @@ class Books:
             if len(undo) == 2:
                 undo[0].balance = undo[1]
             else:
-                undo[0].reserved, undo[0].spent = undo[1], undo[2]
+                undo[0].cap, undo[0].reserved, undo[0].spent, undo[0].wanted = undo[1:]
         del self._undo[mark[0] :]
         for row in self._transfers[mark[1] :]:
             del self._by_key[row[0]]
@@ -97,9 +113,9 @@ class Books:
         if moved:
             tx.update(
                 "budgets",
-                "reserved = v.column3, spent = v.column4",
+                "cap = v.column3, reserved = v.column4, spent = v.column5, wanted = v.column6",
                 "budgets.scope = v.column1 AND budgets.currency = v.column2",
-                [(s, c, b.reserved, b.spent) for s, c, b in moved],
+                [(s, c, b.cap, b.reserved, b.spent, b.wanted) for s, c, b in moved],
             )
             for _, _, budget in moved:
                 budget.changed = False
@@ -221,12 +237,12 @@ class Books:
             return
         for scope in missing:
             self._budgets[scope, currency] = None
-        for scope, cap, reserved, spent in self._tx.rows(
-            "SELECT scope, cap, reserved, spent FROM budgets "
+        for scope, cap, reserved, spent, wanted in self._tx.rows(
+            "SELECT scope, cap, reserved, spent, wanted FROM budgets "
             "WHERE currency = ? AND scope IN (SELECT value FROM json_each(?))",
             (currency, json_list(missing)),
         ):
-            self._budgets[scope, currency] = _Budget(cap, reserved, spent)
+            self._budgets[scope, currency] = _Budget(cap, reserved, spent, wanted)
 
     def budget(self, scope: str, currency: str) -> _Budget | None:
         if (scope, currency) not in self._budgets:
@@ -249,36 +265,29 @@ class Books:
             raise Invalid("budget.spent", f"{spent} can't be spent of {reserved} that were reserved.")
         for scope in scopes:
             budget = self.budget(scope, currency)
-            if budget is None:
-                continue
-            if budget.reserved < reserved:
-                # The cap was set while this attempt ran, so nothing was set aside here: count what fits.
-                self._change(budget, -budget.reserved, min(spent, budget.cap - budget.spent))
-            else:
+            if budget is not None:
                 self._change(budget, -reserved, spent)
+                if budget.wanted is not None:
+                    budget.aim(budget.wanted)
 
     def _change(self, budget: _Budget, reserved: int, spent: int) -> None:
-        self._undo.append((budget, budget.reserved, budget.spent))
+        self._undo.append((budget, budget.cap, budget.reserved, budget.spent, budget.wanted))
         budget.reserved += reserved
         budget.spent += spent
         budget.changed = True
 
     def make_budget(self, scope: str, currency: str, cap: int) -> None:
-        """Make a budget if there is none, else change its cap; a cap below what is reserved and spent is refused."""
+        """Make a budget if there is none, else change its cap. A new one holds what running attempts have set aside.
+
+        Below a cap that is less than what is reserved and spent nothing more fits, and what comes back lowers it.
+        """
         budget = self.budget(scope, currency)
         if budget is None:
-            self._tx.run("INSERT INTO budgets (scope, currency, cap) VALUES (?, ?, ?)", (scope, currency, cap))
-        elif cap < budget.reserved + budget.spent:
-            raise Conflict(
-                "budget.cap",
-                f"The budget {scope} has {budget.reserved + budget.spent} millionths reserved and spent.",
-                "Choose a cap at least as large.",
-            )
-        elif cap != budget.cap:
-            self._tx.run("UPDATE budgets SET cap = ? WHERE scope = ? AND currency = ?", (cap, scope, currency))
-        else:
-            return
-        self._budgets[scope, currency] = _Budget(cap, *(budget.reserved, budget.spent) if budget else (0, 0))
+            self._tx.writes += 1  # one statement makes it and tells what it holds
+            self._budgets[scope, currency] = _Budget(*self._tx.rows(_NEW_BUDGET, (scope, currency, cap))[0])
+        elif cap != (budget.cap if budget.wanted is None else budget.wanted):
+            self._change(budget, 0, 0)
+            budget.aim(cap)
 
 
 def _over_cap(scope: str, currency: str, left: int, micros: int) -> OverBudget:
@@ -307,10 +316,10 @@ def mint(tx: Tx, policy: str, payee: str, micros: int, *, key: str, reason: str,
     scope = f"mint:{policy}:{tx.day}"
     cap = None
     if tx.books.budget(scope, "aid") is None:
-        row = tx.row("SELECT cap FROM budgets WHERE scope = ? AND currency = 'aid'", (f"mint:{policy}",))
-        if row is None:
+        declared = tx.books.budget(f"mint:{policy}", "aid")
+        if declared is None:
             raise Forbidden("ledger.policy", f"There is no minting policy {policy!r}.", "Declare it first.")
-        cap = row[0]
+        cap = declared.cap
     # Asked before anything is changed, so that who catches OverBudget and goes on has minted nothing.
     tx.books.refuse_over_cap(scope, "aid", micros, key, cap)
     if not tx.books.transfer(key, "treasury", payee, "aid", micros, reason, policy, actor, ref):
@@ -438,9 +447,14 @@ def verify(view: View) -> Audit:
     problems += [
         f"budget {scope}: {reserved} millionths are reserved, its running attempts say {wanted}"
         for scope, reserved, wanted in view.rows(
-            "SELECT b.scope, b.reserved, coalesce((SELECT sum(a.reserved_micros) FROM attempts a "
-            "WHERE a.task = substr(b.scope, 6) AND a.state = 'running'), 0) AS wanted "
-            "FROM budgets b WHERE b.scope GLOB 'task:*' AND b.reserved <> wanted"
+            "WITH running AS MATERIALIZED (SELECT task, resident, budget_day, reserved_micros FROM attempts "
+            "WHERE state = 'running'), held AS (SELECT scope, sum(micros) AS micros FROM ("
+            "SELECT 'task:' || task AS scope, reserved_micros AS micros FROM running UNION ALL "
+            "SELECT 'village', reserved_micros FROM running UNION ALL "
+            "SELECT 'village-day:' || budget_day, reserved_micros FROM running UNION ALL "
+            "SELECT 'resident-day:' || resident || ':' || budget_day, reserved_micros FROM running) GROUP BY scope) "
+            "SELECT scope, reserved, coalesce(micros, 0) FROM budgets LEFT JOIN held USING (scope) "
+            "WHERE currency = 'usd' AND reserved <> coalesce(micros, 0)"
         )
     ]
     accounts = view.row("SELECT count(*) FROM accounts")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, cast
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
-from vivarium_kernel import settling, stepping
+import msgspec
+
+from vivarium_kernel import actions, settling, stepping
 from vivarium_kernel.audit import emit
 from vivarium_kernel.models import Provider
-from vivarium_kernel.records import Entitlement, Resident
+from vivarium_kernel.records import Actor, Entitlement, Resident
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx
 from vivarium_kernel.village import Village
+
+if TYPE_CHECKING:
+    from vivarium_kernel.cycle import Job
 
 
 class LocalLink:
@@ -39,6 +44,14 @@ class LocalLink:
             return None
         with self._village.store.view() as view:
             return self._village.hooks.entitle(resident, view)
+
+    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Any:
+        """Do an action as the job's resident, in a step of its own."""
+        actor = Actor("resident", job.resident.name, attempt=job.attempt)
+        done = await actions.perform(
+            self._village, actions.action_of(self._village, action), actor, dict(asked), job=job
+        )
+        return msgspec.json.decode(done.reply)
 
     def distrust(self, provider: str, reason: str) -> None:
         self._village.distrusted[provider] = reason

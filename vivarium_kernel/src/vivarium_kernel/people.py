@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 from attrs import frozen
@@ -234,11 +235,10 @@ def tokens(view: View) -> list[dict[str, Any]]:
     ]
 
 
-def free_name(taken: Callable[[str], bool]) -> str:
-    """A name that nobody has yet."""
-    for number in range(1, 1_000_000):
+def free_names(taken: Callable[[str], bool]) -> Iterator[str]:
+    """Names that nobody has yet, each once, without end."""
+    for number in count(1):
         for name in NAMES:
             found = name if number == 1 else f"{name}-{number}"
             if not taken(found):
-                return found
-    raise Conflict("resident.names", "Every name is taken.")
+                yield found

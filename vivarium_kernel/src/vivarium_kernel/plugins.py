@@ -7,7 +7,6 @@ left out, and the others live. Nothing here imports a plugin before :func:`load`
 from __future__ import annotations
 
 import heapq
-import importlib.metadata
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,13 +19,13 @@ from vivarium_kernel import hookspecs
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.health import describe
 from vivarium_kernel.hookspecs import hookimpl
+from vivarium_kernel.installed import GROUP, UNCLASH, Found, claimants, claims
 from vivarium_kernel.problems import InputError, near
 from vivarium_kernel.structuring import structure
 
 __all__ = ["API", "Failed", "Found", "Plugin", "PluginError", "build", "discover", "hookimpl", "load", "ordered"]
 
 API = 1
-GROUP = "vivarium.plugins"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -37,7 +36,10 @@ class Plugin:
     plugins without which it can't live, ``after`` those that come first where they are present. ``Config`` is an attrs
     class that ``[plugins.NAME]`` is read into, ``Physics`` a frozen attrs class of constants with defaults, and
     ``provides`` what ``village.service(NAME)`` gives to others. ``guards`` are the kinds of subject that its
-    safety check judges, None all: a check that fails stops nothing of other kinds.
+    safety check judges, None all: a check that fails stops nothing of other kinds. ``modes`` are the modes of tasks
+    that it executes beside the kernel's own; where a plugin executes tasks and names none, any mode may be posted.
+    A method ``drain(tx)``, where there is one, gives back what the plugin holds before it is switched off by
+    ``vivarium plugins disable NAME --drain``; what it leaves, the kernel gives back by a rule of its own.
     """
 
     name: ClassVar[str] = ""
@@ -49,6 +51,7 @@ class Plugin:
     after: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[Callable[..., Any] | None] = None
     guards: ClassVar[tuple[str, ...] | None] = None
+    modes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, village: Any, config: Any) -> None:
         self.village = village
@@ -75,6 +78,12 @@ class NameClash(PluginError):
     """Two distributions give a plugin of one name: neither is taken."""
 
     RULE = "plugins.clash"
+
+
+class Changed(PluginError):
+    """An installed plugin is not what was enabled, and plugins_allow lets only that load."""
+
+    RULE = "plugins.changed"
 
 
 class BadDeclaration(PluginError):
@@ -124,32 +133,16 @@ class Failed:
         return "\n".join(str(error) for error in self.errors)
 
 
-@attrs.frozen
-class Found:
-    """A plugin that is installed, as its distribution's metadata has it; not imported."""
-
-    name: str
-    distribution: str
-    version: str
-    entry_point: importlib.metadata.EntryPoint
-
-
 def switch_off(plugin: str) -> str:
-    """How to switch a plugin off, as the end of a sentence."""
-    return f'put "{plugin}" into the list "disabled" of plugins.json in the village\'s folder'
+    """The command that switches a plugin off."""
+    return f"vivarium plugins disable {plugin}"
 
 
 def discover(group: str = GROUP) -> tuple[dict[str, Found], list[Failed]]:
     """The installed plugins by name, and the names that more than one distribution claims."""
-    claims: dict[str, list[Found]] = {}
-    for point in importlib.metadata.entry_points(group=group):
-        # An entry point of an installed distribution knows it; one that is made by hand does not.
-        distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
-        found = Found(point.name, distribution, version, point)
-        if found not in claims.setdefault(point.name, []):
-            claims[point.name].append(found)
-    failed = [Failed(name, (_clash(name, found),)) for name, found in sorted(claims.items()) if len(found) > 1]
-    return {name: found[0] for name, found in sorted(claims.items()) if len(found) == 1}, failed
+    found = claims(group)
+    failed = [Failed(name, (_clash(name, each),)) for name, each in found.items() if len(each) > 1]
+    return {name: each[0] for name, each in found.items() if len(each) == 1}, failed
 
 
 def load(found: Found) -> type[Plugin]:
@@ -167,25 +160,20 @@ def load(found: Found) -> type[Plugin]:
 
 
 def build(
-    village: Any, classes_by_name: Mapping[str, type[Plugin]], config: Mapping[str, Mapping[str, Any]]
+    village: Any,
+    classes_by_name: Mapping[str, type[Plugin]],
+    config: Mapping[str, Mapping[str, Any]],
+    alive: Mapping[str, Plugin] | None = None,
 ) -> tuple[list[Plugin], list[Failed]]:
     """The sound plugins, built, in their order; and the others, each with all that is wrong with it.
 
-    ``config`` has the ``[plugins.NAME]`` tables. A plugin whose requirement failed fails with it.
+    ``config`` has the ``[plugins.NAME]`` tables. A plugin whose requirement failed fails with it. Those that are
+    ``alive`` are taken as they are.
     """
     errors: dict[str, list[PluginError]] = {}
     configs: dict[str, Any] = {}
     for name, cls in sorted(classes_by_name.items()):
-        wrong = list(_declaration_errors(name, cls))
-        if isinstance(cls, type):
-            wrong += hook_errors(name, cls)
-            try:
-                configs[name] = _configured(name, cls, config.get(name, {}))
-            except InputError as refused:
-                wrong += [
-                    BadConfig(name, problem.path, problem.message, problem.next_step or f"mend [plugins.{name}]")
-                    for problem in refused.problems
-                ]
+        configs[name], wrong = examined(name, cls, config.get(name, {}))
         if wrong:
             errors[name] = wrong
     for circle in list(_circles({name: cls for name, cls in classes_by_name.items() if name not in errors})):
@@ -200,13 +188,30 @@ def build(
             errors[name] = [*missing]
             continue
         try:
-            plugin = cls(village, configs[name])
+            known = (alive or {}).get(name)
+            plugin = known if type(known) is cls else cls(village, configs[name])
             registry.register(plugin, name)
             built[name] = plugin
         except BaseException as error:  # SystemExit too is the plugin's fault
             cure = f"mend it, or switch it off: {switch_off(name)}"
             errors[name] = [Broken(name, _named(cls), f"can't be built: {describe(error)}", cure)]
     return list(built.values()), [Failed(name, tuple(wrong)) for name, wrong in sorted(errors.items())]
+
+
+def examined(name: str, cls: type[Plugin], raw: Mapping[str, Any]) -> tuple[Any, list[PluginError]]:
+    """A plugin's config, read from its table ``raw``, and everything that is wrong with it and with the class."""
+    wrong = list(_declaration_errors(name, cls))
+    config = None
+    if isinstance(cls, type):
+        wrong += hook_errors(name, cls)
+        try:
+            config = _configured(name, cls, raw)
+        except InputError as refused:
+            wrong += [
+                BadConfig(name, problem.path, problem.message, problem.next_step or f"mend [plugins.{name}]")
+                for problem in refused.problems
+            ]
+    return config, wrong
 
 
 def ordered(plugins: Iterable[Plugin]) -> list[Plugin]:
@@ -216,6 +221,22 @@ def ordered(plugins: Iterable[Plugin]) -> list[Plugin]:
     if circle is not None:
         raise circle
     return [by_name[name] for name in _sorted({name: _before(type(plugin)) for name, plugin in by_name.items()})]
+
+
+def hooks_of(cls: type[Plugin]) -> list[str]:
+    """The hooks that a class implements, by name."""
+    registry = pluggy.PluginManager("vivarium")
+    marked = {name: registry.parse_hookimpl_opts(cls, name) for name in dir(cls)}
+    return sorted(str(options.get("specname") or name) for name, options in marked.items() if options is not None)
+
+
+def hook_docs() -> dict[str, str]:
+    """The first line of what each hook's spec says, by the hook's name."""
+    registry = pluggy.PluginManager("vivarium")
+    specs = {
+        name: one for name, one in vars(hookspecs).items() if registry.parse_hookspec_opts(hookspecs, name) is not None
+    }
+    return {name: (inspect.getdoc(one) or "").partition("\n")[0] for name, one in specs.items()}
 
 
 def hook_errors(plugin: str, cls: type[Plugin]) -> Iterator[BadHook]:
@@ -305,7 +326,7 @@ def _declaration_errors(name: str, cls: type[Plugin]) -> Iterator[PluginError]:
         newer = type(cls.api) is int and cls.api > API
         cure = "upgrade vivarium-kernel" if newer else "upgrade the plugin, or write api = 1"
         yield BadDeclaration(name, f"{what}.api = {cls.api!r}", f"this kernel's hook API is {API}", cure)
-    for field in ("requires", "after"):
+    for field in ("requires", "after", "modes"):
         value = getattr(cls, field)
         if not isinstance(value, tuple) or not all(isinstance(other, str) for other in value):
             cure = f'write {field} = ("name",), with the comma'
@@ -396,8 +417,7 @@ def _missing(name: str, other: str, errors: Mapping[str, Sequence[PluginError]])
 
 
 def _clash(name: str, found: Sequence[Found]) -> NameClash:
-    owners = " and ".join(sorted(f"{each.distribution} {each.version}" for each in found))
-    return NameClash(name, f"plugin {name!r}", f"is claimed by {owners}; neither is taken", "uninstall one of them")
+    return NameClash(name, f"plugin {name!r}", f"is claimed by {claimants(found)}; neither is taken", UNCLASH)
 
 
 def _named(cls: type) -> str:

@@ -112,11 +112,13 @@ def listed(words: Iterable[str]) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, or None."""
+    """The known word that was probably meant, or None: one spelt nearly so, or else the first that it begins."""
     from difflib import get_close_matches
 
-    found = get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    words = list(known)
+    found = get_close_matches(word[:100], words, n=1, cutoff=0.6)
+    begun = (other for other in words if other.startswith(f"{word}_"))
+    return found[0] if found else next(begun, None)
 
 
 def unknown(raw: Mapping[Any, Any], known: Sequence[str], what: str = "key") -> Iterator[Problem]:

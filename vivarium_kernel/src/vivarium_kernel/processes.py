@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from itertools import islice
 from pathlib import Path
 
 from attrs import field, frozen
@@ -14,6 +15,8 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.records import MICROS, Actor, EndingKind
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, settle
 from vivarium_kernel.store import Tx, View
+
+DRIVEN_AT_ONCE = 256  # residents that one transaction takes up or makes: more would hold the loop
 
 
 @frozen
@@ -194,7 +197,7 @@ def release_unheld(tx: Tx) -> None:
 
 @frozen
 class Drive:
-    """Ask for ``count`` residents to drive; new ones are made when too few are free."""
+    """Ask for ``count`` residents to drive; new ones are made when too few are free, ``DRIVEN_AT_ONCE`` at a time."""
 
     process: int
     count: int
@@ -203,7 +206,10 @@ class Drive:
 
 
 def drive(tx: Tx, asked: Drive) -> list[str]:
-    """Give this process residents that no other process drives, up to ``count`` in all; returns all that it drives."""
+    """Give this process residents that no other process drives, up to ``count`` in all; returns all that it drives.
+
+    One transaction takes up ``DRIVEN_AT_ONCE`` more at most: whoever wants more asks again until there are enough.
+    """
     mine = [row[0] for row in tx.rows("SELECT name FROM residents WHERE process = ? ORDER BY name", (asked.process,))]
     inactive = {row[0] for row in tx.rows("SELECT name FROM residents WHERE state <> 'active'")}
     keep = [name for name in mine if name not in inactive][: asked.count]
@@ -212,20 +218,21 @@ def drive(tx: Tx, asked: Drive) -> list[str]:
         for row in tx.rows(
             "SELECT name FROM residents WHERE state = 'active' AND process IS NULL ORDER BY name IN "
             "(SELECT held_for FROM tasks WHERE state = 'open' AND held_for IS NOT NULL) DESC, created_at, name LIMIT ?",
-            (asked.count - len(keep),),
+            (min(asked.count - len(keep), DRIVEN_AT_ONCE),),
         )
     ]
     names = keep + free
-    taken = {row[0] for row in tx.rows("SELECT name FROM residents")}
-    while len(names) < asked.count:
-        name = people.free_name(taken.__contains__)
-        people.add(tx, people.NewResident(name, asked.actor, start_micros=asked.start_micros))
-        taken.add(name)
-        names.append(name)
-    for name in [name for name in mine if name not in names]:
+    new = min(asked.count - len(names), DRIVEN_AT_ONCE - len(free))
+    if new > 0:
+        taken = {row[0] for row in tx.rows("SELECT name FROM residents")}
+        for name in islice(people.free_names(taken.__contains__), new):
+            people.add(tx, people.NewResident(name, asked.actor, start_micros=asked.start_micros))
+            names.append(name)
+    held, driven = set(mine), set(names)
+    for name in [name for name in mine if name not in driven]:
         tx.run("UPDATE residents SET process = NULL WHERE name = ?", (name,))
     tx.update(
         "residents", "process = v.column2", "residents.name = v.column1",
-        [(name, asked.process) for name in names if name not in mine],
+        [(name, asked.process) for name in names if name not in held],
     )  # fmt: skip
     return names

@@ -111,6 +111,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()
         self._lapsed = asyncio.Event()
+        self._warned: set[str] = set()  # what was said since the village last answered
 
     @property
     def residents(self) -> tuple[str, ...]:
@@ -162,6 +163,7 @@ class Worker:
     async def _join(self) -> None:
         joined = await self._server.post("/wire/workers", wire.Join(self._count), wire.Joined)
         self._number, self._names, self._lease = joined.worker, joined.residents, joined.lease_seconds
+        self._warned.clear()
 
     async def _join_again(self) -> None:
         for tries in range(10**9):
@@ -169,8 +171,14 @@ class Worker:
                 await self._join()
                 return
             except _HITCHES as error:
-                log.warning("%s", error)
+                self._warn(error)
                 await asyncio.sleep(PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)])
+
+    def _warn(self, error: VivariumError) -> None:
+        """Say what is wrong once until it is over: every resident and every renewal meets it by itself."""
+        if str(error) not in self._warned:
+            self._warned.add(str(error))
+            log.warning("%s", error)
 
     # A resident's life
 
@@ -183,14 +191,14 @@ class Worker:
             try:
                 claim = await self._claim(asked)
                 tries = 0
+                self._warned.clear()
             except _HITCHES as error:
-                if not tries:
-                    log.warning("%s", error)
+                self._warn(error)
                 await asyncio.sleep(PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)])
                 tries += 1
                 continue
             except (Conflict, NotFound) as error:
-                log.warning("%s", error)
+                self._warn(error)
                 self._lapsed.set()
                 return
             if claim is not None:
@@ -264,10 +272,11 @@ class Worker:
             try:
                 renewing = self._server.post(f"/wire/workers/{self._number}/renew", {}, wire.Renewed, seconds=10.0)
                 await asyncio.gather(renewing, *(self._renew_one(link) for link, _ in self._acting.values()))
+                self._warned.clear()
             except _HITCHES as error:
-                log.warning("%s", error)
+                self._warn(error)
             except (Conflict, NotFound) as error:
-                log.warning("%s", error)
+                self._warn(error)
                 self._lapsed.set()
             self._interrupt([attempt for attempt, (link, _) in self._acting.items() if link.has_lapsed])
 

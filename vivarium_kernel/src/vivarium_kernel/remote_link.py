@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,9 @@ from vivarium_kernel.records import Entitlement, Outcome, Resident
 from vivarium_kernel.remote_http import Server, Unreachable
 from vivarium_kernel.replies import TooOften
 from vivarium_kernel.settling import Settled, Settlement
+
+if TYPE_CHECKING:
+    from vivarium_kernel.cycle import Job
 
 T = TypeVar("T")
 PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while the village can't be reached; the last one repeats
@@ -81,9 +84,13 @@ class RemoteLink:
 
     # What else may be said of an attempt
 
-    def act(self, number: int, action: str, asked: Mapping[str, Any]) -> Awaitable[wire.Acted]:
-        """Let the village do an action as step ``number``."""
-        return self._in_order("act", wire.Act(number, action, asked), wire.Acted, lambda acted: acted)
+    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Any:
+        """Let the village do an action as the job's next step."""
+        number = job.number + 1
+        job.took(number)
+        acted: wire.Acted = await self._in_order("act", wire.Act(number, action, asked), wire.Acted, _itself)
+        job.took(acted.number)
+        return acted.reply
 
     def release(self, reason: str, *, declined: bool = False) -> Awaitable[Settled]:
         """Give the task back."""
@@ -154,6 +161,10 @@ def _heard(future: asyncio.Future[Any]) -> None:
     """An act that was ended waits for nothing that it said."""
     if not future.cancelled():
         future.exception()
+
+
+def _itself(found: Any) -> Any:
+    return found
 
 
 def _nothing(_: Nothing) -> None:

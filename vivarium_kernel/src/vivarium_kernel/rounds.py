@@ -12,11 +12,13 @@ from attrs import frozen
 from msgspec import Struct
 
 from vivarium_kernel import board, claiming, people, village_time
+from vivarium_kernel.calls import Hooks
 from vivarium_kernel.claiming import Claimed, NotClaimed, Pick, Round, Window
 from vivarium_kernel.errors import StoreError
-from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Step, Task
-from vivarium_kernel.store import View, json_list
+from vivarium_kernel.records import Claim, Entitlement, NewTask, Resident, Section, Step, Task
+from vivarium_kernel.store import Tx, View, json_list
 from vivarium_kernel.village import Village
+from vivarium_kernel.weighing import Weighed, judged, weigh
 
 LARGEST_ROUND = 64
 SUBJECTS = ("task", "command", "prompt", "tool_call", "outcome", "message")
@@ -24,9 +26,10 @@ FREE_IN_A_ROW = 6  # free cycles before a resident rests a village hour
 
 
 class Won(Struct, frozen=True):
-    """A claim, what the resident may use for it, its prompt's sections, and the steps to replay."""
+    """A claim, the plugins that its cycle is lived with, what the resident may use, sections, and steps to replay."""
 
     claimed: Claimed
+    hooks: Hooks
     entitlement: Entitlement
     sections: Sequence[tuple[str, Section]] = ()
     recorded: Sequence[Step] = ()
@@ -44,7 +47,7 @@ class Seat:
 class _Waiting:
     """A resident who waits for a task."""
 
-    __slots__ = ("answer", "cursor", "name", "passed_at", "seat", "wide")
+    __slots__ = ("answer", "cursor", "name", "passed_at", "refused", "refused_at", "seat", "wide")
 
     def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None) -> None:
         self.name = name
@@ -52,6 +55,8 @@ class _Waiting:
         self.answer = answer
         self.cursor: tuple[int, int] | None = None
         self.wide = claiming.WEIGHED
+        self.refused: set[int] = set()  # what it was refused in a transaction at the look `refused_at`
+        self.refused_at = -1
         self.passed_at = -1  # the look at which it had seen the whole board and could take nothing
 
 
@@ -59,12 +64,20 @@ class Rounds:
     """Gives waiting residents their tasks. ``free_hours`` lets those without one live a free cycle."""
 
     def __init__(
-        self, village: Village, process: int, give_back: Callable[[Claimed], None], *, free_hours: bool
+        self,
+        village: Village,
+        process: int,
+        give_back: Callable[[Claimed], None],
+        *,
+        free_hours: bool,
+        on_lapsed: Callable[[], None] = lambda: None,
     ) -> None:
         self._village = village
         self.process = process
         self._give_back = give_back  # what to do with a claim whose resident has gone meanwhile
         self._free_hours = free_hours
+        self._on_lapsed = on_lapsed
+        self._lapsed: int | None = None  # the process number whose lease was found to have lapsed
         self._waiting: dict[str, _Waiting] = {}
         self._pace_seconds = village.times().pace_seconds
         self._look = 0  # counts the reasons to look at the board again
@@ -95,17 +108,18 @@ class Rounds:
             found = {r.name: r for r in people.residents(view) if r.name == resident and r.state == "active"}
             if resident not in found:
                 return NotClaimed("resident.busy", f"{resident} is not free to begin a cycle")
-            wishes, right = self._wishes(view, found[resident], [task])
-        if not wishes or right is None:
+            hooks = self._village.hooks
+            weighed = self._wishes(view, found[resident], [task])
+        if not weighed.wishes:
             return NotClaimed("claim.refused", self.refusals.get(task.id, f"{resident} may not take it"))
-        reserve = self._village.hooks.claim_reserve if self._village.hooks.has("claim_reserve") else None
-        asked = Round([Pick(resident, wishes)], self.process, reserve)
-        writing = asyncio.ensure_future(self._village.store.write(claiming.claim, asked))
-        (answer,) = await asyncio.shield(writing)
-        if isinstance(answer, NotClaimed):
-            return answer
-        with self._village.store.view() as view:
-            return self._won(view, answer, right)
+        with hooks.in_use():
+            asked = Round([Pick(resident, weighed.wishes, why=weighed.why)], self.process, _reserve(hooks))
+            writing = asyncio.ensure_future(self._village.store.write(claiming.claim, asked))
+            (answer,) = await asyncio.shield(writing)
+            if isinstance(answer, NotClaimed):
+                return answer
+            with self._village.store.view() as view:
+                return self._won(view, answer, hooks, weighed.right)
 
     def kick(self) -> None:
         """The board changed: everybody who waits looks again."""
@@ -126,8 +140,7 @@ class Rounds:
 
     def _is_guarded(self, task: Task) -> bool:
         """Whether a task needs a judgement that can't be had now."""
-        kinds = ("task", "outcome", "command" if task.command else "prompt")
-        return any(kind in self._guarded for kind in kinds)
+        return any(kind in self._guarded for kind in judged(task))
 
     @property
     def idle(self) -> bool:
@@ -153,12 +166,13 @@ class Rounds:
                 except StoreError:
                     await asyncio.sleep(1.0)  # a full or locked disk: the residents wait until it is mended
                     break
-                if not won and self.idle:
+                if not won and (self.idle or self._lapsed == self.process):
                     break
 
     async def _round(self) -> int:
         """One round; returns how many residents got a task."""
-        looking = [w for w in self._waiting.values() if w.passed_at != self._look]
+        look = self._look  # what happens from here on is a reason to look again
+        looking = [w for w in self._waiting.values() if w.passed_at != look]
         if not looking:
             return 0
         with self._village.store.view() as view:
@@ -171,6 +185,7 @@ class Rounds:
             if not looking:
                 return 0
             residents = _residents(view, looking)
+            hooks = self._village.hooks
             picks, rights, free = self._weigh(view, looking, residents)
         for task in free:
             await self._village.store.write(board.post, self._village.posting([task], "system:free_hour"))
@@ -178,8 +193,11 @@ class Rounds:
             return 0
         if not picks:
             return 0
-        reserve = self._village.hooks.claim_reserve if self._village.hooks.has("claim_reserve") else None
-        asked = Round(picks, self.process, reserve)
+        with hooks.in_use():
+            return await self._claimed(Round(picks, self.process, _reserve(hooks)), hooks, rights, look)
+
+    async def _claimed(self, asked: Round, hooks: Hooks, rights: dict[str, Entitlement], look: int) -> int:
+        """Claim for a round and hand out what was won; returns how many residents got a task."""
         # A round that has begun is carried to its end: its claims must reach their residents.
         answers: Sequence[Claimed | NotClaimed] = await asyncio.shield(
             asyncio.ensure_future(self._village.store.write(claiming.claim, asked, now=True))
@@ -187,8 +205,10 @@ class Rounds:
         handed: list[Claimed | NotClaimed] = []
         try:
             with self._village.store.view() as view:
-                for pick, answer in zip(picks, answers, strict=True):
-                    if self._hand_out(view, pick, answer, rights[pick.resident]):
+                for pick, answer in zip(asked.picks, answers, strict=True):
+                    if isinstance(answer, NotClaimed):
+                        self._refused(pick, answer, look)
+                    elif self._hand_out(view, pick, answer, hooks, rights[pick.resident]):
                         handed.append(answer)
         except BaseException:
             # The claims stand, and nobody would live them.
@@ -198,9 +218,9 @@ class Rounds:
             raise
         return len(handed)
 
-    def _pass(self, waiting: Iterable[_Waiting]) -> None:
+    def _pass(self, waiting: Iterable[_Waiting], look: int | None = None) -> None:
         for each in waiting:
-            each.passed_at = self._look
+            each.passed_at = self._look if look is None else look
 
     def _with_something_to_see(self, view: View, looking: list[_Waiting]) -> list[_Waiting]:
         """Of many who look at a board without tasks for all, those for whom one is held, or who live freely."""
@@ -210,12 +230,9 @@ class Rounds:
         self._pass(waiting for waiting in looking if waiting.name not in held)
         return [waiting for waiting in looking if waiting.name in held]
 
-    def _hand_out(self, view: View, pick: Pick, answer: Claimed | NotClaimed, right: Entitlement) -> bool:
+    def _hand_out(self, view: View, pick: Pick, answer: Claimed, hooks: Hooks, right: Entitlement) -> bool:
         """Tell a resident what it got, with its prompt's sections read from the one snapshot of all of the round."""
         waiting = self._waiting.get(pick.resident)
-        if isinstance(answer, NotClaimed):
-            self._refused(waiting, pick, answer)
-            return False
         task = answer.task
         self._window.forget(task)
         self.refusals.pop(task.id, None)
@@ -223,24 +240,37 @@ class Rounds:
         if waiting is None or waiting.answer.done() or token != answer.holder.token:
             self._give_back(answer)
             return False
-        waiting.answer.set_result(self._won(view, answer, right))
+        waiting.answer.set_result(self._won(view, answer, hooks, right))
         del self._waiting[pick.resident]
         if "free" not in task.labels:
             self._free.pop(pick.resident, None)
         return True
 
-    def _won(self, view: View, claimed: Claimed, right: Entitlement) -> Won:
+    def _won(self, view: View, claimed: Claimed, hooks: Hooks, right: Entitlement) -> Won:
         task = claimed.task
-        sections = self._village.hooks.enrich_prompt(claimed.resident, task, view) if task.mode != "command" else ()
+        sections = hooks.enrich_prompt(claimed.resident, task, view) if task.mode != "command" else ()
         recorded = steps_to_replay(view, claimed) if task.continues is not None else ()
-        return Won(claimed, right, sections, recorded)
+        return Won(claimed, hooks, right, sections, recorded)
 
-    def _refused(self, waiting: _Waiting | None, pick: Pick, answer: NotClaimed) -> None:
-        if answer.rule != "taken":
-            for task in pick.wishes[:1]:
-                self.refusals[task.id] = f"{pick.resident}: {answer.reason}"
-            if waiting is not None:
-                self._pass((waiting,))
+    def _refused(self, pick: Pick, answer: NotClaimed, look: int) -> None:
+        """A resident got none of its wishes: it looks further, unless others were merely quicker."""
+        if answer.rule == "process.lapsed":
+            self._lapsed = self.process  # nothing can be claimed before this process has joined again
+            self._on_lapsed()
+            return
+        waiting = self._waiting.get(pick.resident)
+        if answer.rule == "taken":
+            return
+        for task in pick.wishes[:1]:
+            self.refusals[task.id] = f"{pick.resident}: {answer.reason}"
+        if waiting is None:
+            return
+        if answer.rule in ("resident.busy", "village.paused", "village.halted"):
+            self._pass((waiting,), look)
+            return
+        if waiting.refused_at != look:
+            waiting.refused, waiting.refused_at = set(), look
+        waiting.refused.update(task.seq for task in pick.wishes)
 
     def _weigh(
         self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident]
@@ -264,11 +294,13 @@ class Rounds:
             seat = waiting.seat
             if seat is not None:
                 tasks = [task for task in tasks if seat.fits(task, resident)]
-            wishes, right = self._wishes(view, resident, tasks) if tasks else ((), None)
-            if wishes and right is not None:
+            if waiting.refused_at == self._look:
+                tasks = [task for task in tasks if task.seq not in waiting.refused]
+            weighed = self._wishes(view, resident, tasks) if tasks else None
+            if weighed is not None and weighed.wishes:
                 token, lease = (None, None) if seat is None else (seat.token, seat.lease_seconds)
-                picks.append(Pick(waiting.name, wishes, token, lease))
-                rights[waiting.name] = right
+                picks.append(Pick(waiting.name, weighed.wishes, token, lease, weighed.why))
+                rights[waiting.name] = weighed.right
             elif more:
                 waiting.wide = min(claiming.WIDEST, waiting.wide * 4)
             else:
@@ -296,32 +328,17 @@ class Rounds:
             waiting.cursor = (tasks[-1].priority, tasks[-1].seq)
         return tasks, len(tasks) == waiting.wide
 
-    def _wishes(
-        self, view: View, resident: Resident, tasks: Sequence[Task]
-    ) -> tuple[tuple[Task, ...], Entitlement | None]:
+    def _wishes(self, view: View, resident: Resident, tasks: Sequence[Task]) -> Weighed:
         """What a resident may take, best first."""
-        hooks = self._village.hooks
         name = resident.name
-        right = hooks.entitle(resident, view)
         tasks = [t for t in tasks if not (t.declined and name in t.declined)]
         if self._guarded:
             tasks = [t for t in tasks if not self._is_guarded(t)]
-        refused = hooks.claim_filter(resident, tasks, view)
-        if right.models is not None:
-            for task in tasks:
-                model = task.model or resident.model or self._village.settings.model
-                if task.mode == "llm" and model not in right.models:
-                    refused.setdefault(task.id, []).append(("entitlement", f"{name} may not use {model}"))
-        if refused:
-            for task_id, reasons in refused.items():
-                if len(self.refusals) < 10_000:
-                    self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
-            tasks = [t for t in tasks if t.id not in refused]
-        if not tasks:
-            return (), None
-        scores = hooks.claim_score(resident, tasks, view)
-        order = sorted(range(len(tasks)), key=scores.__getitem__, reverse=True)
-        return tuple(tasks[place] for place in order), right
+        weighed = weigh(self._village.hooks, view, resident, tasks, self._village.settings.model, self.refusals)
+        for task_id, reasons in weighed.refused.items():
+            if len(self.refusals) < 10_000:
+                self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
+        return weighed
 
     def _activity(self, view: View, resident: Resident) -> list[NewTask]:
         """A free-time task for a resident who found nothing, chosen by the same filter and scores."""
@@ -342,11 +359,15 @@ class Rounds:
         if not proposed:
             return []
         records = [board.record_of(new, place + 1, posting, view.now) for place, new in enumerate(proposed)]
-        wishes, _ = self._wishes(view, resident, records)
+        wishes = self._wishes(view, resident, records).wishes
         if not wishes:
             return []
         self._free[resident.name] = (lived + 1, 0)
         return [board.free_task(proposed[wishes[0].seq - 1], resident.name)]
+
+
+def _reserve(hooks: Hooks) -> Callable[[Claim, Tx], None] | None:
+    return hooks.claim_reserve if hooks.has("claim_reserve") else None
 
 
 def steps_to_replay(view: View, claimed: Claimed) -> list[Step]:

@@ -58,6 +58,8 @@ class Implementation:
     weight: float
     slot: Slot | None
     label: bytes
+    place: str  # file:line of the plugin's code
+    thread: str  # which one it holds while it runs
 
 
 class Runner:
@@ -133,18 +135,29 @@ class Runner:
         except BaseException as error:
             if _cancelled_from_outside(error):
                 raise
-            return self._failed(each, perf_counter() - started, error)
+            seconds = perf_counter() - started
+            self._watch(each, seconds)
+            return self._failed(each, seconds, error)
         finally:
             if slot is not None:
                 slot.hold(outer)
+        seconds = perf_counter() - started
+        if seconds > SLOW_SECONDS:
+            self._watch(each, seconds)
         if suspended:
             try:
-                value = each.read(await _to_its_end(coroutine, waits_for, slot, each.label, limit), arguments)
+                value = each.read(await _to_its_end(coroutine, waits_for, each, self._watch, limit), arguments)
             except BaseException as error:
                 if isinstance(error, GeneratorExit) or _cancelled_from_outside(error):
                     raise
                 return self._failed(each, perf_counter() - started, error)
-        return self._well(each, perf_counter() - started, value)
+            seconds = perf_counter() - started
+        return self._well(each, seconds, value)
+
+    def _watch(self, each: Implementation, held_seconds: float) -> None:
+        """Note an implementation that held its thread for long at one go."""
+        if held_seconds > SLOW_SECONDS:
+            self._health.slow(each.tally, held_seconds, each.thread, each.place)
 
     def _well(self, each: Implementation, seconds: float, value: Any) -> Call:
         tally = each.tally
@@ -155,7 +168,7 @@ class Runner:
         if tally.streak:
             self._health.recovered(tally)
         if seconds > SLOW_SECONDS and each.holds:
-            self._health.slow(tally, seconds)
+            self._watch(each, seconds)
         call = Call(each.hook, each.plugin, value, seconds, None)
         if self._health.trace is not None:
             self._health.trace(call)
@@ -170,6 +183,8 @@ class Runner:
             self._health.note(each.tally, seconds, describe(error), where(error))
         else:
             self._health.failed(each.tally, seconds, error)
+        if each.holds:
+            self._watch(each, seconds)
         call = Call(each.hook, each.plugin, None, seconds, error)
         if self._health.trace is not None:
             self._health.trace(call)
@@ -205,10 +220,18 @@ def implementations(
                 weight=weights.get(each.plugin_name, 1.0),
                 slot=slot,
                 label=label(each.plugin_name, hook),
+                place=_place(each.function),
+                thread="writer" if hook in TRANSACT else "loop",
             )
             for each in sorted(getattr(manager.hook, hook).get_hookimpls(), key=turn)
         )
     return found
+
+
+def _place(function: Callable[..., Any]) -> str:
+    """Where a function is written, as ``file:line``; empty for one that is not Python."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
 
 
 def _taking(function: Callable[..., Any], wanted: Sequence[str], spec: tuple[str, ...]) -> Callable[..., Any]:
@@ -225,19 +248,23 @@ def _taking(function: Callable[..., Any], wanted: Sequence[str], spec: tuple[str
 
 
 async def _to_its_end(
-    coroutine: types.CoroutineType[Any, Any, Any], first: Any, slot: Slot | None, mark: bytes, limit: float | None
+    coroutine: types.CoroutineType[Any, Any, Any],
+    first: Any,
+    each: Implementation,
+    watch: Callable[[Implementation, float], None],
+    limit: float | None,
 ) -> Any:
     """Continue a coroutine that suspended; ``TimeoutError`` after ``limit`` seconds, also if it eats a cancellation."""
     task = asyncio.current_task()
     asked = task.cancelling() if task is not None else 0
     if limit is None:
-        value = await _driven(coroutine, first, slot, mark, None)
+        value = await _driven(coroutine, first, each, watch, None)
     else:
         patience = asyncio.timeout(limit + GRACE_SECONDS)
         timeout = asyncio.timeout(limit)
         try:
             async with patience, timeout:
-                value = await _driven(coroutine, first, slot, mark, patience)
+                value = await _driven(coroutine, first, each, watch, patience)
         except TimeoutError as error:
             if timeout.expired():
                 raise TimeoutError(f"no answer within {limit:g} s") from error
@@ -253,11 +280,12 @@ async def _to_its_end(
 def _driven(
     coroutine: types.CoroutineType[Any, Any, Any],
     waits_for: Any,
-    slot: Slot | None,
-    mark: bytes,
+    each: Implementation,
+    watch: Callable[[Implementation, float], None],
     patience: asyncio.Timeout | None,
 ) -> Generator[Any, Any, Any]:
     """Yield what the coroutine waits for and hand it what comes back, until it ends or patience does."""
+    slot = each.slot
     while True:
         thrown: BaseException | None = None
         sent = None
@@ -269,7 +297,8 @@ def _driven(
                     coroutine.close()
                 raise
             thrown = error
-        outer = slot.hold(mark) if slot is not None else b""
+        outer = slot.hold(each.label) if slot is not None else b""
+        began = perf_counter()
         try:
             waits_for = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
         except StopIteration as done:
@@ -279,6 +308,7 @@ def _driven(
             raise RuntimeError("raised GeneratorExit") from error
         finally:
             thrown = None  # its frames hold this one
+            watch(each, perf_counter() - began)
             if slot is not None:
                 slot.hold(outer)
 

@@ -18,10 +18,12 @@ from vivarium_kernel import audit, board, cycle, ledger, processes, settling, vi
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.cycle import Ready, Rules, Stopped
 from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
+from vivarium_kernel.keeping import Keeper
 from vivarium_kernel.links import LocalLink
 from vivarium_kernel.rounds import Rounds, Won
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.switching import Switching
 from vivarium_kernel.village import Village
 
 BEAT_SECONDS = 0.25  # how soon a halt, a quarantine or a cancelled task ends a running act
@@ -83,48 +85,65 @@ class Runtime:
         self._acting: dict[int, asyncio.Task[Any]] = {}  # attempt -> who runs it
         self._interrupted: set[int] = set()
         self._services: list[asyncio.Task[None]] = []
+        self._settling: set[asyncio.Task[None]] = set()  # attempts that are given back: each leaves it when it is done
         self._draining = asyncio.Event()
         self._done = asyncio.Event()
+        self._lapsed = asyncio.Event()  # somebody found that this process's lease has lapsed
         self._host = False
         self._on_opened: Callable[[], None]
+        self._switching = Switching(village)
+        self._keeper: Keeper
         self.fault: BaseException | None = None
 
     async def __aenter__(self) -> Runtime:
         await self._join()
-        self.rounds = Rounds(self.village, self.process, self._give_back, free_hours=not self._until_done)
+        self.rounds = Rounds(
+            self.village, self.process, self._give_back, free_hours=not self._until_done, on_lapsed=self._lapsed.set
+        )
         loop = asyncio.get_running_loop()
-
-        def changed(plugin: str, hook: str, state: str, cause: str) -> None:
-            loop.call_soon_threadsafe(self._note_breaker, plugin, hook, state, cause)
-
-        self.village.health.on_change = changed
+        self._keeper = Keeper(self.village, lambda: self.process, self.rounds.kick)
 
         def opened() -> None:
             loop.call_soon_threadsafe(self.rounds.kick)
 
         self._on_opened = opened
         self.village.store.share.on_opened.append(opened)
-        await self.village.hooks.startup(self.village)
+        try:
+            await self._begin()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        await self._keeper.begin()
+        await self._switching.begin()
         # Held tasks stay held until this process drives the residents that it takes over.
         await self._write(processes.reap, evolve(self._reaping(), release=False))
         self._host = await self._write(processes.take_host, self.process)
         self._told = self.village.times().residents
         await self._drive()
-        for service in (self.rounds.serve, self._renew, self._beat, self._tick, self._tell):
+        for service in (
+            *(self.rounds.serve, self._renew, self._beat, self._switch, self._tick, self._tell),
+            self._keeper.serve,
+        ):
             self._services.append(asyncio.create_task(self._watch(service), name=service.__name__))
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop everything; what still runs is given back, and nothing is lost."""
         self.village.store.share.on_opened.remove(self._on_opened)
-        for task in [*self._services, *self._residents.values()]:
+        tasks = [*self._services, *self._settling, *self._residents.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._services, *self._residents.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             with contextlib.suppress(StoreError):
                 await self._write(processes.leave, (self.process, self.village.hooks.end_attempt))
         finally:
-            await self.village.hooks.shutdown(self.village)
+            try:
+                await self._switching.end()
+            finally:
+                await self._keeper.end()  # what shutting down cost is counted, too
 
     async def run(self) -> None:
         """Until drained or, with ``until_done``, until the board is. Raises what ended a service of the runtime."""
@@ -172,10 +191,15 @@ class Runtime:
             with self.village.store.view() as view:
                 count = max(least, sum(self._available(view)))
         asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
-        names = await self._write(processes.drive, asked)
-        for name in [name for name in names if name not in self._residents]:
-            self._residents[name] = asyncio.create_task(self._live(name), name=f"resident {name}")
-        for name in [name for name in self._residents if name not in names]:
+        names: list[str] = []
+        while True:
+            before, names = len(names), await self._write(processes.drive, asked)
+            for name in [name for name in names if name not in self._residents]:
+                self._residents[name] = asyncio.create_task(self._live(name), name=f"resident {name}")
+            if len(names) >= count or len(names) == before or self._draining.is_set():
+                break
+        driven = set(names)
+        for name in [name for name in self._residents if name not in driven]:
             if name not in self._running.values():
                 self._residents.pop(name).cancel()
 
@@ -199,9 +223,10 @@ class Runtime:
         self._running[attempt] = claimed.resident.name
         self._acting[attempt] = cast("asyncio.Task[Any]", asyncio.current_task())
         try:
-            back = await self._lived(won)
-            if back is not None:
-                await self._settle_later(back)
+            with won.hooks.in_use():
+                back = await self._lived(won)
+                if back is not None:
+                    await self._settle_later(back)
         except asyncio.CancelledError:
             if attempt not in self._interrupted:
                 raise  # this process stops: leaving gives the attempt back
@@ -232,13 +257,11 @@ class Runtime:
         ready = await self.prepare(won)
         if isinstance(ready, Settled):
             return ready
-        return await cycle.act(self.village.hooks, ready, self._link, self.rules, self.village.clock.monotonic)
+        return await cycle.act(won.hooks, ready, self._link, self.rules, self.village.clock.monotonic)
 
     async def prepare(self, won: Won) -> Ready | Settled:
         """Make a claim ready for its act, here or elsewhere; or end it, where safety says so."""
-        ready = await cycle.prepare(
-            self.village.hooks, won.claimed, won.sections, won.entitlement, won.recorded, self.rules
-        )
+        ready = await cycle.prepare(won.hooks, won.claimed, won.sections, won.entitlement, won.recorded, self.rules)
         if not isinstance(ready, Stopped):
             return ready
         if ready.culprit is not None:
@@ -266,7 +289,12 @@ class Runtime:
         """A claim whose resident has gone meanwhile: nothing was done, so the task is simply open again."""
         asked = Settlement(claimed.attempt, claimed.holder, "released", "its resident left",
                            end_attempt=self.village.hooks.end_attempt)  # fmt: skip
-        self._services.append(asyncio.create_task(self._settle_later(asked)))
+        self._settle_beside(asked)
+
+    def _settle_beside(self, asked: Settlement) -> None:
+        task = asyncio.create_task(self._settle_later(asked))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
 
     async def _settle_later(self, asked: Settlement) -> None:
         """Settle, and try again while the store can't: a full disk is mended or the lease lapses."""
@@ -294,7 +322,9 @@ class Runtime:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / 3)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lapsed.wait(), self._lease / 3)
+            self._lapsed.clear()
             try:
                 stands = await self._write(processes.renew, (self.process, self._lease))
             except StoreError as error:
@@ -309,6 +339,7 @@ class Runtime:
                 self.rounds.process = self.process
                 self._host = await self._write(processes.take_host, self.process)
                 await self._drive()
+                self.rounds.kick()
 
     async def _beat(self) -> None:
         """Look what others decided: halt, quarantine, cancelled tasks, number of residents; wake what is due."""
@@ -350,6 +381,12 @@ class Runtime:
             await self._drive_if_changed(times.residents)
             if finished:
                 self._done.set()
+
+    async def _switch(self) -> None:
+        """Take up what is switched on and off; apart from the beat, for starting a plugin may take long."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            await self._switching.look()
 
     def _is_finished(self, view: View) -> bool:
         if self._running or self.rounds.waiting < len(self._residents):
@@ -406,7 +443,7 @@ class Runtime:
                     attempt, None, "released", "the village was halted", actor="system:halt",
                     end_attempt=self.village.hooks.end_attempt,
                 )  # fmt: skip
-                self._services.append(asyncio.create_task(self._settle_later(asked)))
+                self._settle_beside(asked)
 
     async def _tick(self) -> None:
         """Once a second: what is gone is reaped; on the host, deadlines and grants."""
@@ -453,11 +490,10 @@ class Runtime:
 
     async def _tell(self) -> None:
         """On the host: tell plugins of events after their commit, at least once, from each plugin's durable cursor."""
-        listeners = self.village.hooks.names("on_event")
-        while listeners:
+        while True:
             told = 0
             if self._host:
-                for plugin in listeners:
+                for plugin in self.village.hooks.names("on_event"):
                     told += await self._tell_one(plugin)
             if not told:
                 await asyncio.sleep(0.5)
@@ -471,10 +507,6 @@ class Runtime:
         if events:
             await self._write(_keep_cursor, (plugin, events[-1].id))
         return len(events)
-
-    def _note_breaker(self, plugin: str, hook: str, state: str, cause: str) -> None:
-        """A plugin was switched off or on again on a hook: everybody may know."""
-        self._services.append(asyncio.ensure_future(self._write(_note_switch, (plugin, hook, state, cause))))
 
     async def _guard(self, culprit: str, reason: str) -> None:
         """A safety check can't judge: claims pause, and the culprit is named, until it can."""
@@ -493,11 +525,6 @@ def _host_tick(tx: Tx, hooks: Any) -> None:
 
 def _keep_cursor(tx: Tx, asked: tuple[str, int]) -> None:
     tx.run("INSERT INTO plugins (name, cursor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET cursor = ?2", asked)
-
-
-def _note_switch(tx: Tx, asked: tuple[str, str, str, str]) -> None:
-    plugin, hook, state, cause = asked
-    audit.emit(tx, f"plugin.{state}", "system:kernel", plugin=plugin, hook=hook, cause=cause[:500])
 
 
 def _note_guard(tx: Tx, asked: tuple[str, str]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlite_utils import Migrations
+    from sqlite_utils import Database, Migrations
 
-VERSION = 1  # PRAGMA user_version: the number of kernel migrations that have run
+VERSION = 2  # PRAGMA user_version: the number of kernel migrations that have run
 
 # Text columns that plugins may not read through a view, and tables that they may not read at all.
 PRIVATE_COLUMNS = frozenset({("steps", "private_text")})
@@ -240,10 +240,40 @@ CREATE TABLE replies (
 ) WITHOUT ROWID;
 """
 
+# What is known of plugins at work: which hooks are switched off and why, and what each process's calls cost. And of a
+# budget the cap that it can't have yet, because more is reserved and spent: until then it has not a millionth to give.
+_WATCHED = """
+ALTER TABLE attempts ADD COLUMN weighed TEXT;
+ALTER TABLE budgets ADD COLUMN wanted INTEGER
+  CHECK (wanted IS NULL OR (wanted >= 0 AND wanted < cap AND cap = reserved + spent));
+CREATE TABLE breakers (
+  plugin TEXT NOT NULL,
+  hook TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  probed INTEGER NOT NULL DEFAULT 0 CHECK (probed IN (0, 1)),
+  process INTEGER,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (plugin, hook)
+) WITHOUT ROWID;
+CREATE TABLE timings (
+  process INTEGER NOT NULL,
+  plugin TEXT NOT NULL,
+  hook TEXT NOT NULL,
+  calls INTEGER NOT NULL,
+  errors INTEGER NOT NULL,
+  slow INTEGER NOT NULL,
+  micros INTEGER NOT NULL,
+  slowest_micros INTEGER NOT NULL,
+  last_error TEXT NOT NULL,
+  PRIMARY KEY (process, plugin, hook)
+) WITHOUT ROWID;
+"""
+
 
 def table_names() -> frozenset[str]:
     """The names of the kernel's tables."""
-    return frozenset(line.split()[2] for line in _TABLES.splitlines() if line.startswith("CREATE TABLE"))
+    lines = (_TABLES + _WATCHED).splitlines()
+    return frozenset(line.split()[2] for line in lines if line.startswith("CREATE TABLE"))
 
 
 def kernel_migrations() -> Migrations:
@@ -254,9 +284,17 @@ def kernel_migrations() -> Migrations:
 
     @migrations()
     def m001_village(db):  # type: ignore[no-untyped-def]
-        for statement in _TABLES.split(";\n"):
-            if statement.strip():
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version = {VERSION}")
+        _run(db, _TABLES, 1)
+
+    @migrations()
+    def m002_plugins_at_work(db):  # type: ignore[no-untyped-def]
+        _run(db, _WATCHED, 2)
 
     return migrations
+
+
+def _run(db: Database, statements: str, version: int) -> None:
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {version}")

@@ -78,6 +78,10 @@ def _passed_on(value: Any) -> Any:
             yield Problem(f"[{index}]", quoted(name), f"can't pass on {quoted(name)}: {why}", "remove it")
 
 
+def _allowed_plugin(value: Any) -> Any:
+    return () if value == "*" else plugin_name(value)
+
+
 def _plugin_tables(value: Any) -> Any:
     for name in value:
         yield from (problem.below(key_path(name)) for problem in plugin_name(name))
@@ -228,6 +232,12 @@ class Settings:
     )
     safety_required: tuple[str, ...] = setting(
         "Safety checks without which nothing runs.", ("command_policy", "text_policy"), each(plugin_name, 100)
+    )
+    plugins_allow: tuple[str, ...] = setting(
+        'Installed plugins that may load, by name; "*" is every one. Where it names them, a plugin whose files have '
+        "changed since it was enabled is refused.",
+        ("*",),
+        each(_allowed_plugin, 1_000),
     )
     human_review: bool = setting("Whether a person must approve every outcome.", False, lambda value: ())
     auto_approve: float = setting(

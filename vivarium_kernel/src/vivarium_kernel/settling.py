@@ -285,13 +285,7 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
         "tasks.seq = v.column1",
         tasks,
     )
-    erased = json_list([found.task.id for _, found, nxt, _ in ended if nxt.ended and found.task.mode != "command"])
-    if erased != "[]":
-        tx.run(
-            "UPDATE steps SET private_text = NULL WHERE private_text IS NOT NULL AND attempt IN "
-            "(SELECT id FROM attempts WHERE task IN (SELECT value FROM json_each(?)))",
-            (erased,),
-        )
+    board.erase_private(tx, [found.task.id for _, found, nxt, _ in ended if nxt.ended])
 
 
 def _run_plugins(tx: Tx, item: Settlement, found: _Held, nxt: Next) -> None:

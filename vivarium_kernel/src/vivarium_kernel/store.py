@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
-from vivarium_kernel.errors import StoreError
+from vivarium_kernel.errors import READ_ONLY_STEP, StoreError
 from vivarium_kernel.transaction import Guard, Row, Share, Trial, Tx, View, json_list, setwise
 from vivarium_kernel.writer import LOCKED_SECONDS, Writer, told
 
@@ -100,7 +101,9 @@ class Store:
             raise StoreError(
                 "store.folder",
                 f"The village's folder can't be written: {self.folder}: {error.strerror}.",
-                "Choose a folder that you own, or mend its permissions (chmod u+rwx).",
+                READ_ONLY_STEP
+                if error.errno == errno.EROFS
+                else "Choose a folder that you own, or mend its permissions (chmod u+rwx).",
             ) from error
 
     def _connect(self) -> sqlite3.Connection:

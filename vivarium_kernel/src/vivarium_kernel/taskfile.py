@@ -29,13 +29,16 @@ class TaskFileError(InputError):
     RULE = "task_file"
 
 
-def read(path: Path) -> list[NewTask]:
-    """The tasks of a file, in its order; a :class:`TaskFileError` with everything that is wrong in it."""
+def read(path: Path, missing: str = "create it, or remove it from `tasks` in vivarium.toml") -> list[NewTask]:
+    """The tasks of a file, in its order; a :class:`TaskFileError` with everything that is wrong in it.
+
+    ``missing`` is the next step where there is no such file.
+    """
     if path.suffix not in (".toml", ".jsonl"):
         message = f"must be a file that ends in .toml or .jsonl, not {quoted(path.name)}"
         raise TaskFileError([Problem("", quoted(path.name), message, "rename the file", str(path))])
     try:
-        text = text_of(path, "create it, or remove it from `tasks` in vivarium.toml")
+        text = text_of(path, missing)
     except InputError as error:
         raise TaskFileError(error.problems) from None
     return read_text(text, str(path), jsonl=path.suffix == ".jsonl")

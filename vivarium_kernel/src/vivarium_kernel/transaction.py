@@ -53,7 +53,6 @@ class Share:
         self.join = join
         self.grant_tx = grant_tx
         self.grant_view = grant_view
-        self.plugins_with_tables: set[str] = set()
         self.on_opened: list[Callable[[], None]] = []  # told, in any thread, after a commit that opened tasks
 
 
@@ -112,6 +111,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.plugin: str | None = None
+        self.writing = False
 
     def __call__(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
         plugin = self.plugin
@@ -125,7 +125,7 @@ class Guard:
             if own or (kernels and (first, second) not in schema.PRIVATE_COLUMNS):
                 return sqlite3.SQLITE_OK
             return sqlite3.SQLITE_DENY
-        if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE) and own:
+        if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE) and own and self.writing:
             return sqlite3.SQLITE_OK
         return sqlite3.SQLITE_DENY
 
@@ -187,7 +187,6 @@ class Tx:
         self.connection = connection
         self._guard = guard
         self._grant = share.grant_tx
-        self._tabled = share.plugins_with_tables
         self.careful = careful
         self.clock = clock
         self.now = clock.now()
@@ -229,10 +228,13 @@ class Tx:
                     raise Conflict("store.changed", f"{changed} rows were changed, not {count}: {statement[:60]}")
 
     def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        """Run a plugin's statement, after everything that came before it has been written."""
-        self.flush()
-        self.writes += 1
+        """Run a plugin's query. What the participants hold (money, events) is not written yet."""
         return _guarded(self.connection, self._guard, plugin, sql, params)
+
+    def run_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a plugin's statement, which may write its own tables; returns its rows."""
+        self.writes += 1
+        return _guarded(self.connection, self._guard, plugin, sql, params, writing=True)
 
     def flush(self) -> None:
         """Write what the participants hold."""
@@ -247,10 +249,10 @@ class Tx:
     def part(self, plugin: str) -> Iterator[Any]:
         """A plugin's part of the transaction: left out whole if the body raises.
 
-        A plugin that only moves money and emits events changes what the participants hold: undoing that costs no
+        Money that was moved and events that were emitted are only held by the participants: undoing that costs no
         statement. Undoing anything that was written makes the transaction run again, carefully.
         """
-        with self.savepoint() if self.careful or plugin in self._tabled else _Undoable(self):
+        with self.savepoint() if self.careful else _Undoable(self):
             yield self.plugin(plugin)
 
     def trying(self) -> Trial:
@@ -307,11 +309,13 @@ def json_list(values: Sequence[Any]) -> str:
     return _encode(values).decode()
 
 
-def _guarded(connection: sqlite3.Connection, guard: Guard, plugin: str, sql: str, params: Sequence[Any]) -> list[Row]:
-    guard.plugin = plugin
+def _guarded(
+    connection: sqlite3.Connection, guard: Guard, plugin: str, sql: str, params: Sequence[Any], *, writing: bool = False
+) -> list[Row]:
+    guard.plugin, guard.writing = plugin, writing
     try:
-        # The comment keeps a statement that was compiled for the kernel from being used again for a plugin.
-        return connection.execute(f"/* {plugin} */ {sql}", params).fetchall()
+        # The comment keeps a statement that was compiled for somebody else from being used again for a plugin.
+        return connection.execute(f"/* {plugin} {'writes' if writing else 'reads'} */ {sql}", params).fetchall()
     finally:
         guard.plugin = None
 

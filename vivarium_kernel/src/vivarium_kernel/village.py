@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from vivarium_kernel import board, ledger, people, village_time
+from vivarium_kernel import board, ledger, people, registry, village_time
 from vivarium_kernel.audit import Log, emit
 from vivarium_kernel.board import Posting
 from vivarium_kernel.claiming import DAY_MICROS
@@ -17,6 +18,7 @@ from vivarium_kernel.clock import Clock, SystemClock
 from vivarium_kernel.errors import Distrusted, Invalid, StoreError, VivariumError
 from vivarium_kernel.ledger import LARGEST_MICROS, Books
 from vivarium_kernel.records import Actor, NewTask, Task
+from vivarium_kernel.registry import Choice
 from vivarium_kernel.settings import Loaded, Settings, load
 from vivarium_kernel.settling import Retries
 from vivarium_kernel.store import Share, Store, Tx
@@ -36,14 +38,17 @@ if TYPE_CHECKING:
 class With:
     """How a village is opened. The defaults serve a command that looks and leaves.
 
-    ``plugins`` are classes besides those that are installed; ``timeouts`` False is for simulations; ``switched_off``
-    maps (plugin, hook) to why the watchdog switched it off.
+    ``plugins`` are classes besides those that are installed; ``without`` are left out by name, and of the installed
+    ones all but those in ``only``; ``timeouts`` False is for simulations; ``switched_off`` maps (plugin, hook) to why
+    the watchdog switched it off.
     """
 
     threaded: bool = False
     load_plugins: bool = True
     installed: bool = True
     plugins: Sequence[type[Plugin]] = ()
+    without: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
     timeouts: bool = True
     mark: Mark | None = None
     switched_off: Mapping[tuple[str, str], str] = {}
@@ -65,7 +70,7 @@ class Village:
 
         Raises SettingsError, StoreError, or a refusal that names what is missing.
         """
-        how = how or With()
+        how = self._how = how or With()
         self.folder = folder.resolve()
         self.environ = dict(os.environ if environ is None else environ)
         self.loaded: Loaded = load(self.folder, self.environ)
@@ -177,31 +182,38 @@ class Village:
     def modes(self) -> Sequence[str] | None:
         """The modes that are executed here; None when a plugin may have its own, which only it knows."""
         from vivarium_kernel import posting
+        from vivarium_kernel.builtin import builtin_places
 
-        if self._hooks is not None:
-            others = set(self._hooks.names("execute_task")) - {"command_execution", "model_execution"}
-        else:
-            from importlib.metadata import entry_points
+        if self._hooks is None:
+            from vivarium_kernel.installed import claims
 
-            others = {point.name for point in entry_points(group="vivarium.plugins")} - self.disabled()
-        return None if others else posting.BUILT_IN_MODES
+            choice = self.choice()
+            others = [name for name in claims() if not choice.why_off(name, installed=True)]
+            return None if others else posting.BUILT_IN_MODES
+        own = [self.plugins[name].modes for name in self._hooks.names("execute_task") if name not in builtin_places()]
+        return (*posting.BUILT_IN_MODES, *chain.from_iterable(own)) if all(own) else None
 
-    def disabled(self) -> set[str]:
-        """The plugins that are off, by name."""
+    def choice(self) -> Choice:
+        """Which plugins are on and off by name, as ``plugins.json``, the settings and this opening have it."""
+        how = self._how
+        only = registry.only_of(self.environ) if how.only is None else how.only
+        return Choice(registry.read(self.folder), self.settings.plugins_allow, how.without, only)
+
+    def recompose(self, alive: Mapping[str, Plugin]) -> None:
+        """Take up what is switched on now; those that are ``alive`` stay the same objects.
+
+        Raises Invalid, having changed nothing, when a required safety check would be off.
+        """
+        self._compose(self._how, alive)
+
+    def _compose(self, how: With, alive: Mapping[str, Plugin] | None = None) -> None:
         from vivarium_kernel import composing
 
-        return composing.switched_off(self.folder, self.environ)
-
-    def _compose(self, how: With) -> None:
-        from vivarium_kernel import composing
-
-        made = composing.compose(self, how)
-        self._hooks, self._health = made.hooks, made.health
-        self.failed, self._services = made.failed, made.services
-        self.plugins = {plugin.name: plugin for plugin in made.hooks.plugins}
-        missing = [name for name in self.settings.safety_required if name not in self.plugins]
+        made = composing.compose(self, how, alive)
+        plugins = {plugin.name: plugin for plugin in made.hooks.plugins}
+        missing = [name for name in self.settings.safety_required if name not in plugins]
         if missing:
-            why = "\n".join(str(failed) for failed in self.failed if failed.name in missing)
+            why = "\n".join(str(failed) for failed in made.failed if failed.name in missing)
             raise Invalid(
                 "safety.required",
                 f"These required safety checks are not on: {', '.join(missing)}." + (f"\n{why}" if why else ""),
@@ -210,7 +222,9 @@ class Village:
                 else "Switch them on, or take them off safety_required in vivarium.toml.",
                 field="safety_required",
             )
-        declare = getattr(self.plugins.get("task_reward"), "declare", None)
+        self._hooks, self._health = made.hooks, made.health
+        self.failed, self._services, self.plugins = made.failed, made.services, plugins
+        declare = getattr(plugins.get("task_reward"), "declare", None)
         if declare is not None:
             self.store.call(_declare_reward, (declare, self.settings.budgets.reward_cap_aid_micros))
 
@@ -264,7 +278,7 @@ def _found(tx: Tx, village: Village) -> None:
 def _set_caps(tx: Tx, settings: Settings) -> None:
     """Bring the caps on real money in line with the settings: those of today and of the days to come.
 
-    A cap below what is spent already stops all further spending; a cap that was taken out of the settings is lifted.
+    A cap below what is used already stops all further spending; a cap that was taken out of the settings is lifted.
     """
     today = tx.now // DAY_MICROS
     caps = {
@@ -279,9 +293,7 @@ def _set_caps(tx: Tx, settings: Settings) -> None:
             (kind, str(today)),
         )
         for scope in sorted({kind, *(row[0] for row in scopes)}) if cap is not None or scopes else ():
-            budget = tx.books.budget(scope, "usd")
-            used = 0 if budget is None else budget.reserved + budget.spent
-            tx.books.make_budget(scope, "usd", max(used, LARGEST_MICROS if cap is None else cap))
+            tx.books.make_budget(scope, "usd", LARGEST_MICROS if cap is None else cap)
 
 
 def _declare_reward(tx: Tx, asked: tuple[Any, int | None]) -> None:

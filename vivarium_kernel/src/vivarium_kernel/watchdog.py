@@ -244,8 +244,8 @@ def _wait(child: int, watched: set[signal.Signals]) -> tuple[int, bool]:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status), stopping
-        told = signal.sigwaitinfo(watched)
-        if told.si_signo == signal.SIGCHLD:
+        told = signal.sigtimedwait(watched, 1.0)  # SIGCHLD may go to another thread, which drops it
+        if told is None or told.si_signo == signal.SIGCHLD:
             continue
         stopping = True
         if told.si_code != _SENT_BY_THE_TERMINAL:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import queue
 import sqlite3
 import threading
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from vivarium_kernel.clock import Clock
-from vivarium_kernel.errors import StoreCorrupt, StoreError, StoreFull
+from vivarium_kernel.errors import READ_ONLY_STEP, Invalid, StoreCorrupt, StoreError, StoreFull, is_read_only
 from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
 
+log = logging.getLogger("vivarium")
 SINGLE_RANK = 50
 LOCKED_SECONDS = 3.0  # how long another program's lock is waited for: less than the watchdog bears
 MOST_REQUESTS = 128  # in one commit, so that the loop is not held for long
@@ -45,6 +47,8 @@ class Request:
 
 class Writer:
     """The one that writes to a village's database in this process; other processes take turns by ``lock_fd``.
+
+    It serves one event loop at a time, and any number of threads that have none.
 
     ``threaded`` has a thread for what takes long; without it everything happens where the request is made.
     """
@@ -66,6 +70,7 @@ class Writer:
         self._scheduled: asyncio.AbstractEventLoop | None = None  # the loop that is to begin, or has begun, a commit
         self._opened = False
         self._closed = False
+        self._working: int | None = None  # the thread that has a transaction open
         self._sync_seconds = 0.0  # how long a commit takes, of late
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
@@ -96,6 +101,8 @@ class Writer:
     def call(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
         """The same for code that has no event loop: does it now, and returns the result."""
         request = Request(fn, item, Future())
+        if self._closed:
+            raise _closed()
         self._take_turn()
         try:
             self._run_now([request])
@@ -109,9 +116,18 @@ class Writer:
     # A commit that the event loop asked for: begin → (wait for the turn) → work → commit → answer
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        requests = self._outbox[:MOST_REQUESTS] if self._jobs is not None else self._outbox
-        self._outbox = self._outbox[len(requests) :]
-        if self._jobs is None:
+        mine = [request for request in self._outbox if request.answer.get_loop() is loop]
+        requests = mine[:MOST_REQUESTS] if self._jobs is not None else mine
+        # Of requests that a closed loop left behind nobody waits for the answer.
+        others = [
+            request for request in self._outbox
+            if request.answer.get_loop() is not loop and not request.answer.get_loop().is_closed()
+        ]  # fmt: skip
+        self._outbox = mine[len(requests) :] + others
+        if self._closed:
+            _fail(requests, _closed())
+            self._answer(loop, requests)
+        elif self._jobs is None:
             with self._turn:
                 self._run_now(requests)
             self._answer(loop, requests)
@@ -125,9 +141,11 @@ class Writer:
 
     def _wait_for_turn(self, loop: asyncio.AbstractEventLoop, requests: list[Request], *, have_turn: bool) -> None:
         """In the thread: another process or thread writes now."""
-        if not have_turn:
-            self._turn.acquire()
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        if not have_turn and not self._turn.acquire(timeout=0.01) and self._jobs is not None:
+            # Behind this job may be the one that ends the turn.
+            self._jobs.put(lambda: self._wait_for_turn(loop, requests, have_turn=False))
+            return
+        self._lock()
         self._ready = (loop, requests)
         try:
             loop.call_soon_threadsafe(self._work_if_ready, loop)
@@ -141,58 +159,99 @@ class Writer:
             self._work(loop, requests)
 
     def _take_turn(self) -> None:
-        """Wait for the turn. On a loop's own thread, who has it may wait for that loop: then its work is done here."""
+        """Wait for the turn. Who has it may wait for this very thread's loop, or for one that does not run any more.
+
+        Raises Invalid inside a transaction: that would wait for itself.
+        """
+        if self._working == threading.get_ident():
+            raise Invalid(
+                "store.nested", "A transaction is open here; another would wait for its end.",
+                "Do it with the transaction's own `tx`.",
+            )  # fmt: skip
         try:
-            loop = asyncio.get_running_loop()
+            here = asyncio.get_running_loop()
         except RuntimeError:
-            self._turn.acquire()
-            return
+            here = None
         while not self._turn.acquire(timeout=0.01):
-            self._work_if_ready(loop)
+            ready = self._ready
+            if ready is not None and (ready[0] is here or not ready[0].is_running()):
+                self._ready = None
+                if ready[0].is_closed():
+                    self._leave()  # nobody waits for these any more
+                else:
+                    self._work(*ready)
+
+    def _lock(self) -> None:
+        """Wait for the other processes' turn; who waits for long is told for what."""
+        if not _try_lock(self._lock_fd):
+            told = threading.Timer(
+                LOCKED_SECONDS,
+                log.warning,
+                ("another process holds vivarium.lock beside %s; still waiting", self._path),
+            )
+            told.daemon = True
+            told.start()
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            finally:
+                told.cancel()
 
     def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
-        """On the loop, with the turn."""
-        if self._prepare(requests):
-            if self._jobs is not None and self._sync_seconds > QUICK_SECONDS:
-                self._jobs.put(lambda: self._finish_elsewhere(loop, requests))
-                return
-            self._finish(requests)
-        self._leave()
+        """On the loop, with the turn, which nothing that happens here may keep."""
+        handed_over = False
+        try:
+            if self._prepare(requests):
+                if self._jobs is not None and self._sync_seconds > QUICK_SECONDS:
+                    self._jobs.put(lambda: self._finish_elsewhere(loop, requests))
+                    handed_over = True
+                    return
+                self._finish(requests)
+        except BaseException as error:
+            _fail(requests, error)
+        finally:
+            if not handed_over:
+                self._leave()
         self._answer(loop, requests)
 
     def _finish_elsewhere(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
         """In the thread: commit, sync, and let others have their turn."""
-        self._finish(requests)
-        self._leave()
+        try:
+            self._finish(requests)
+        except BaseException as error:  # this thread must live, or nobody is ever answered again
+            _fail(requests, error)
+        finally:
+            self._leave()
         with contextlib.suppress(RuntimeError):  # a closed loop: what was asked is done, nobody waits
             loop.call_soon_threadsafe(self._answer, loop, requests)
 
     def _answer(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
-        """On the loop: hand out results, and see to the next commit."""
-        self._tell_opened()
-        if self._outbox:
+        """On the loop: see to the next commit, and hand out results."""
+        if any(request.answer.get_loop() is loop for request in self._outbox):
             loop.call_soon(self._begin, loop)
         else:
             self._scheduled = None
         for request in requests:
             if request.answer.done():
                 continue
-            if isinstance(request.result, BaseException):
-                request.answer.set_exception(request.result)
-            else:
-                request.answer.set_result(request.result)
+            with contextlib.suppress(RuntimeError):  # who asked belongs to a loop that is closed
+                if isinstance(request.result, BaseException):
+                    request.answer.set_exception(request.result)
+                else:
+                    request.answer.set_result(request.result)
+        self._tell_opened()
 
     def _tell_opened(self) -> None:
         if self._opened:
             self._opened = False
             for listener in self._share.on_opened:
-                listener()
+                with contextlib.suppress(RuntimeError):  # one whose loop is closed
+                    listener()
 
     # Transactions
 
     def _run_now(self, requests: list[Request]) -> None:
         """From begin to commit in this thread, which has the turn of this process."""
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        self._lock()
         try:
             if self._prepare(requests):
                 self._finish(requests)
@@ -201,9 +260,7 @@ class Writer:
 
     def _prepare(self, requests: list[Request]) -> bool:
         """Begin, run all requests grouped, and write everything. False if they had to be ended some other way."""
-        if self._closed:
-            _fail(requests, StoreError("store.closed", "The village is closed."))
-            return False
+        self._working = threading.get_ident()
         self.busy_since = self._clock.monotonic()
         try:
             self._open()
@@ -222,7 +279,7 @@ class Writer:
         else:
             return True
         finally:
-            self.busy_since = None
+            self._working, self.busy_since = None, None
         return False
 
     def _finish(self, requests: list[Request]) -> None:
@@ -231,12 +288,12 @@ class Writer:
             self._commit()
         except Exception:
             self._run_each(requests)
-        except BaseException as error:  # whoever commits must live, or nobody is ever answered again
-            _fail(requests, error)
 
     def _open(self) -> None:
         """Begin. Another program's lock is waited for once, not once a request: the event loop may stand meanwhile."""
         try:
+            if self._connection.in_transaction:  # one that could not even be rolled back
+                self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             said = told(error, self._path)
@@ -255,12 +312,13 @@ class Writer:
                     self._carefully([request])
                 except sqlite3.Error as its_error:
                     request.result = told(its_error, self._path)
-                except Exception as its_error:
+                except BaseException as its_error:
                     request.result = _said(its_error)
         except BaseException as error:
             _fail(requests, _said(error))
 
     def _carefully(self, requests: list[Request]) -> None:
+        self._working = threading.get_ident()
         self.busy_since = self._clock.monotonic()
         try:
             self._open()
@@ -274,7 +332,7 @@ class Writer:
             self._roll_back()
             raise
         finally:
-            self.busy_since = None
+            self._working, self.busy_since = None, None
 
     def _commit(self) -> None:
         began = self._clock.monotonic()
@@ -288,7 +346,8 @@ class Writer:
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # the error that led here tells more; the next begin tries again
+                self._connection.execute("ROLLBACK")
 
     def _leave(self) -> None:
         fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
@@ -297,23 +356,24 @@ class Writer:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[sqlite3.Connection]:
         """The write connection for migrations: nobody else writes meanwhile."""
-        with self._turn:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-            self._connection.set_authorizer(None)
-            try:
-                yield self._connection
-            except sqlite3.Error as error:
-                raise told(error, self._path) from error
-            finally:
-                self._connection.set_authorizer(self.guard)
-                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+        self._take_turn()
+        self._lock()
+        self._connection.set_authorizer(None)
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            raise told(error, self._path) from error
+        finally:
+            self._connection.set_authorizer(self.guard)
+            self._leave()
 
     def close(self) -> bool:
         """Finish the commit that is under way and refuse all others. False when it was closed before."""
-        with self._turn:
-            if self._closed:
-                return False
-            self._closed = True
+        self._take_turn()
+        was_closed, self._closed = self._closed, True
+        self._turn.release()
+        if was_closed:
+            return False
         if self._jobs is not None and self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -332,6 +392,10 @@ class _Locked(Exception):
 
 def _said(error: BaseException) -> BaseException:
     return error.args[0] if isinstance(error, _Locked) else error
+
+
+def _closed() -> StoreError:
+    return StoreError("store.closed", "The village is closed.")
 
 
 def rank(fn: Any) -> int:
@@ -406,8 +470,9 @@ def told(error: sqlite3.Error, path: Path) -> Exception:
         )
     if "readonly" in text or "unable to open" in text:
         return StoreError(
-            "store.readonly", f"{path} can't be written: {text}.", "Mend the permissions of the village's folder."
-        )
+            "store.readonly", f"{path} can't be written: {text}.",
+            READ_ONLY_STEP if is_read_only(path.parent) else "Mend the permissions of the village's folder.",
+        )  # fmt: skip
     if "locked" in text or "busy" in text:
         return StoreError(
             "store.locked",

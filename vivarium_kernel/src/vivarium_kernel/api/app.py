@@ -11,14 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vivarium_kernel.api import problem
 from vivarium_kernel.api.auth import Allowances, Caller, caller_of
 from vivarium_kernel.api.guards import Gate, Hosts
 from vivarium_kernel.api.operations import NUMBERS, STREAM, Api, Operation, respond
+from vivarium_kernel.api.panels_hosting import Hosting
 from vivarium_kernel.api.routes import operations
+from vivarium_kernel.calls import Hooks
 from vivarium_kernel.errors import Forbidden, VivariumError
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village
@@ -39,11 +41,12 @@ def app_of(api: Api, *, host: str, hosts: Iterable[str] = ()) -> Starlette:
     def body_bytes(path: str) -> int:
         return max(settings.api.body_bytes, outputs) if path.startswith("/wire/") else settings.api.body_bytes
 
+    found = operations()
     app = Starlette(
         # Routes are tried in their order, and the wire is asked most.
         routes=[
-            *(_route(api, op) for op in sorted(operations(), key=lambda op: not op.path.startswith("/wire/"))),
-            *_plugin_routes(api),
+            *(_route(api, op) for op in sorted(found, key=lambda op: not op.path.startswith("/wire/"))),
+            Mount("/plugins", app=_Guests(api)),
         ],
         middleware=[
             Middleware(Gate, hosts=Hosts(host, [*settings.api.hosts, *hosts]), body_bytes=body_bytes),
@@ -52,6 +55,8 @@ def app_of(api: Api, *, host: str, hosts: Iterable[str] = ()) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.api = api
+    app.state.operations = {op.route: op for op in found}  # what panels ask
+    app.state.hosting = Hosting(api.village, api.closing)
     return app
 
 
@@ -66,15 +71,31 @@ def _route(api: Api, operation: Operation) -> Route:
     return route
 
 
-def _plugin_routes(api: Api) -> list[Mount]:
-    """What plugins register, below ``/plugins/NAME``, for whoever has a credential; the rest is theirs to check."""
-    found: dict[str, list[Any]] = {}
-    for plugin, route in api.village.hooks.register_routes():
-        found.setdefault(plugin, []).append(route)
-    return [
-        Mount(f"/plugins/{plugin}", app=_Known(api, Starlette(routes=_sound(routes))))
-        for plugin, routes in sorted(found.items())
-    ]
+class _Guests:
+    """ASGI: what plugins register, below ``/plugins/NAME``, for whoever has a credential; the rest is theirs to check.
+
+    The routes are those of the plugins that are on when a request comes.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._made: tuple[Hooks, Router] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hooks = self._api.village.hooks
+        if self._made is None or self._made[0] is not hooks:
+            self._made = hooks, self._router(hooks)
+        await self._made[1](scope, receive, send)
+
+    def _router(self, hooks: Hooks) -> Router:
+        found: dict[str, list[Any]] = {}
+        for plugin, route in hooks.register_routes():
+            found.setdefault(plugin, []).append(route)
+        mounts = [
+            Mount(f"/{plugin}", app=_Known(self._api, Starlette(routes=_sound(routes))))
+            for plugin, routes in sorted(found.items())
+        ]
+        return Router(mounts, redirect_slashes=False)
 
 
 def _sound(routes: Sequence[Any]) -> Sequence[Any]:

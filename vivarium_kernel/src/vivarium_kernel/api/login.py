@@ -16,6 +16,7 @@ from starlette.responses import Response
 from vivarium_kernel import people
 from vivarium_kernel.api.auth import SESSION_SECONDS, cookie_name, need_origin
 from vivarium_kernel.api.operations import FORM, HTML, Call, Operation
+from vivarium_kernel.api.panels_files import base
 from vivarium_kernel.api.shapes import Login, Nothing
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.people import NewToken
@@ -23,7 +24,9 @@ from vivarium_kernel.records import Actor, Role
 from vivarium_kernel.village import Village
 
 LINK_SECONDS = 600.0
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 
 
 def operations() -> list[Operation]:
@@ -104,5 +107,6 @@ def _templates() -> jinja2.Environment:
 
 
 def _page(call: Call, state: str, status: int = 200, **more: Any) -> Response:
-    html = _templates().get_template("login.html").render(state=state, village=call.village.settings.name, **more)
+    words = {"state": state, "village": call.village.settings.name, "base": base(), **more}
+    html = _templates().get_template("login.html").render(words)
     return Response(html, status, {"Content-Security-Policy": _POLICY}, HTML)

@@ -81,7 +81,7 @@ def _entry(op: Operation, names: Mapping[type, str], components: Mapping[str, An
     entry: dict[str, Any] = {
         "operationId": _operation_id(op),
         "summary": op.summary,
-        "tags": [op.path.split("/")[1]],
+        "tags": [op.path.split("/")[1] or "panels"],
         "x-roles": list(callers),
         "responses": _responses(op, names),
     }
@@ -108,14 +108,18 @@ def _in_path(path: str) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "integer", "minimum": 0} if name in NUMBERS else {"type": "string", "minLength": 1},
+            "schema": {"type": "integer", "minimum": 0} if name in NUMBERS else _FILE if name == "file" else _WORD,
         }
         for name in re.findall(r"{([a-z]+)}", path)
     ]
 
 
+_WORD = {"type": "string", "minLength": 1}
+_FILE = {"type": "string", "pattern": "^[a-z]+\\.(css|js|svg)$"}
+
+
 def _in_query(op: Operation, names: Mapping[type, str], components: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if op.query is None:
+    if op.query in (None, dict):
         return []
     schema = components[names[op.query]]
     return [

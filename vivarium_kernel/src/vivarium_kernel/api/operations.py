@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from vivarium_kernel.runtime import Runtime
     from vivarium_kernel.village import Village
 
-JSON, FORM, HTML, STREAM = (
+JSON, FORM, HTML, STREAM, FILE = (
     "application/json",
     "application/x-www-form-urlencoded",
     "text/html; charset=utf-8",
     "text/event-stream",
+    "*/*",
 )
 NUMBERS = ("attempt", "token", "worker")  # names in paths that are numbers; others are words
 KEY_HEADER = "Idempotency-Key"
@@ -86,7 +87,8 @@ class Operation:
     """A route as it is declared: its handler, and the attrs types of what it takes and answers.
 
     Who may use it stands in ``roles.py``. The handler returns a record, an :class:`Answer`, a Response, or a
-    :class:`Change` that is then done in one transaction with its reply under the request's key.
+    :class:`Change` that is then done in one transaction with its reply under the request's key. A ``query`` that is
+    ``dict`` takes whatever comes, as texts. ``refused`` answers in place of the problem page.
     """
 
     route: str
@@ -98,6 +100,7 @@ class Operation:
     takes: str = JSON
     gives: str = JSON
     keyed: bool = False
+    refused: Callable[[Api, Request, Exception], Response] | None = None
 
     @property
     def method(self) -> str:
@@ -143,7 +146,7 @@ async def respond(api: Api, operation: Operation, request: Request) -> Response:
     except ClientDisconnect:
         return Response(status_code=499)  # nobody reads it
     except Exception as error:
-        return problem.answer(error)
+        return problem.answer(error) if operation.refused is None else operation.refused(api, request, error)
     if isinstance(found, Response):
         return found
     if not isinstance(found, Answer):
@@ -184,7 +187,7 @@ def _query_of(operation: Operation, request: Request) -> Any:
             name, value = given[0]
             raise InputError([Problem(name, quoted(value), "unknown parameter", "this route takes none")])
         return None
-    hints = get_type_hints(operation.query)
+    hints = {} if operation.query is dict else get_type_hints(operation.query)
     raw: dict[str, Any] = {}
     for name, value in given:
         if name in raw:
@@ -192,6 +195,8 @@ def _query_of(operation: Operation, request: Request) -> Any:
         whole = int in (hints.get(name), *get_args(hints.get(name)))
         number = whole and re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII)
         raw[name] = int(value) if number else value
+    if operation.query is dict:
+        return raw
     return inputs.read(operation.query, raw)
 
 

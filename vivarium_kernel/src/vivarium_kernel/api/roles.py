@@ -25,6 +25,11 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "GET /login": (ANYONE,),
     "POST /login": (ANYONE,),
     "POST /logout": _PEOPLE,
+    # Panels are for people, and each says which: what it shows and does is asked of the routes below.
+    "GET /": _PEOPLE,
+    "GET /panels/{panel}": _PEOPLE,
+    "GET /panels/{panel}/{file}": _PEOPLE,
+    "GET /pages/{version}/{file}": (ANYONE,),
     "GET /status": _ALL,
     "POST /cycle": _PEOPLE,
     # A resident sees the tasks that are not another's alone, its own attempts, its own money, and what is public.
@@ -48,6 +53,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "GET /events": _VILLAGERS,
     "GET /events/stream": _VILLAGERS,
     "GET /events/verify": _PEOPLE,
+    "GET /plugins": _PEOPLE,
+    "PUT /plugins/{name}": _OPERATOR,
     "GET /actions": _VILLAGERS,
     "POST /actions/{action}": _VILLAGERS,  # then the action's own roles decide
     "POST /control/pause": _OPERATOR,

@@ -6,7 +6,17 @@ import msgspec
 from starlette.responses import Response
 
 from vivarium_kernel import actions
-from vivarium_kernel.api import login, now, people_routes, tasks, village_routes, wire
+from vivarium_kernel.api import (
+    login,
+    now,
+    panels_files,
+    panels_shell,
+    people_routes,
+    plugin_routes,
+    tasks,
+    village_routes,
+    wire,
+)  # fmt: skip
 from vivarium_kernel.api.openapi import document
 from vivarium_kernel.api.operations import JSON, Call, Operation
 from vivarium_kernel.api.roles import ROLES
@@ -14,7 +24,7 @@ from vivarium_kernel.api.roles import ROLES
 
 def operations() -> list[Operation]:
     """Every route, in the order of the role table."""
-    rooms = (village_routes, tasks, now, people_routes, login, wire)
+    rooms = (village_routes, tasks, now, people_routes, plugin_routes, login, panels_shell, panels_files, wire)
     found = {op.route: op for room in rooms for op in room.operations()}
     found["GET /openapi.json"] = Operation("GET /openapi.json", "Read this page.", _page)
     if found.keys() != ROLES.keys():

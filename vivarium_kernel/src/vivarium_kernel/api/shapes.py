@@ -313,7 +313,7 @@ class Pace:
 class Count:
     """How many residents are to be at work."""
 
-    count: Annotated[int, Meta(ge=0, le=100_000)]
+    count: Annotated[int, Meta(ge=0, le=10_000)]
 
 
 @frozen

@@ -53,6 +53,10 @@ def sections() -> Sections:
             "do": Entry("doing:do", "Do an action of a plugin, or list what can be done."),
             "missed": Entry("missed:missed", "Plugins' parts of endings that failed and are still to be run."),
         },
+        "Plugins": {
+            "plugins": Entry("plugins:plugins", "Install, switch, examine and write plugins."),
+            "explain": Entry("explain:explain", "Why a task goes to whom, and who wrote a prompt."),
+        },
         "Switches": {
             "pace": Entry("controls:pace", "Set how many seconds pass between two looks at an empty board."),
             "residents": Entry("controls:residents", "Set how many residents are at work."),

@@ -107,7 +107,7 @@ def from_file(source: str) -> list[NewTask]:
     from vivarium_kernel import taskfile
 
     if source != "-":
-        return taskfile.read(Path(source))
+        return taskfile.read(Path(source), "check its path: it is looked for from this folder")
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from attrs import asdict, evolve
 
-from vivarium_kernel.cli.examining import CHECKS, Finding, Patient
+from vivarium_kernel.cli.examining import CHECKS, RESTORE, Finding, Patient
 from vivarium_kernel.cli.opening import folder_of, json_option, village_option
 from vivarium_kernel.cli.showing import print_json, safe, several
-from vivarium_kernel.errors import StoreError, VivariumError
+from vivarium_kernel.errors import StoreCorrupt, StoreError, VivariumError
 from vivarium_kernel.problems import InputError
 from vivarium_kernel.writer import told
 
@@ -63,16 +63,21 @@ def _one(name: str, check: Callable[[Patient], Iterator[Finding]], patient: Pati
     except InputError as error:
         found = [Finding("problem", str(problem), problem.next_step, name) for problem in error.problems]
     except StoreError as error:
-        found = [Finding("problem", error.message, error.next_step, name)]
+        found = [Finding("problem", error.message, _mend(error), name)]
     except VivariumError as error:
         found = [Finding("unknown", error.message, error.next_step, name)]
     except sqlite3.DatabaseError as error:
         worded = told(error, patient.database)
-        mend = worded.next_step if isinstance(worded, VivariumError) else ""
+        mend = _mend(worded) if isinstance(worded, VivariumError) else ""
         found = [Finding("problem", worded.message if isinstance(worded, VivariumError) else str(error), mend, name)]
     except Exception as error:
         found = [Finding("unknown", f"could not be examined: {type(error).__name__}: {error}", "", name)]
     yield from found
+
+
+def _mend(error: VivariumError) -> str:
+    """What mends it. A damaged database's own advice is this command, which has been given already."""
+    return RESTORE if isinstance(error, StoreCorrupt) else error.next_step
 
 
 def _print(finding: Finding) -> None:

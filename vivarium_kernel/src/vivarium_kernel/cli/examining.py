@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from attrs import frozen
 
 from vivarium_kernel.cli.showing import lasting, money, several, shortened
+from vivarium_kernel.errors import READ_ONLY_STEP, is_read_only
 from vivarium_kernel.records import MICROS
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ FREE_BYTES = 200_000_000  # less free space than this is a problem
 LONG_SECONDS = 86_400.0  # a task that has waited for a person so long is worth a word
 LOCK_SECONDS = 5.0  # a writer's turn takes milliseconds
 SHOWN = 5
+RESTORE = "stop the village, put the newest backup in the place of vivarium.db, remove vivarium.db-wal and -shm"
 
 
 @frozen
@@ -73,6 +75,9 @@ def _folder(patient: Patient) -> Iterator[Finding]:
     folder = patient.folder
     if not folder.is_dir():
         yield Finding("problem", f"{folder} is no folder", f"vivarium init {folder}")
+        return
+    if is_read_only(folder):
+        yield Finding("problem", f"{folder} is on a read-only file system", READ_ONLY_STEP)
         return
     unwritable = [
         path for path in (folder, patient.database, folder / "vivarium.lock", folder / "files")
@@ -158,7 +163,7 @@ def _database(patient: Patient) -> Iterator[Finding]:
     for fault in faults:
         yield Finding(
             "problem", f"damaged: {shortened(fault, 200)}",
-            "stop the village, put the newest backup in the place of vivarium.db, remove vivarium.db-wal and -shm",
+            RESTORE,
         )  # fmt: skip
 
 
@@ -321,6 +326,14 @@ def _commands(patient: Patient) -> Iterator[Finding]:
 
 
 def _plugins(patient: Patient) -> Iterator[Finding]:
+    from vivarium_kernel import registry
+    from vivarium_kernel.standing import misnamed
+
+    only = registry.only_of(os.environ)
+    choice = registry.Choice(registry.read(patient.folder), patient.settings.plugins_allow, only=only)
+    for notice in misnamed(choice):
+        what, _, mend = notice.rpartition(": ")
+        yield Finding("notice", what, mend)
     if patient.view is None:
         return  # loading them would make the database
     if patient.locked:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from vivarium_kernel.cli.choosing import Once
 from vivarium_kernel.cli.refusing import answered
 from vivarium_kernel.cli.showing import safe, several
 from vivarium_kernel.problems import InputError, Problem
@@ -27,7 +28,7 @@ Life = Callable[["Village"], Coroutine[Any, Any, int]]
 def residents_option(command: Any) -> Any:
     """``--residents N``: the parameter ``count``."""
     return click.option(
-        "--residents", "-n", "count", type=click.IntRange(1, 100_000), metavar="N",
+        "--residents", "-n", "count", type=click.IntRange(1, 10_000), metavar="N",
         help="How many residents are at work here; by default those of the village.",
     )(command)  # fmt: skip
 
@@ -53,14 +54,14 @@ def settings_and_tasks(folder: Path) -> tuple[Settings, list[NewTask]]:
     return settings, tasks
 
 
-def supervised(folder: Path, life: Life) -> int:
+def supervised(folder: Path, life: Life, once: Once) -> int:
     """Live in a child process that the watchdog may end and begin again; returns its exit status."""
     from vivarium_kernel.watchdog import Mark, supervise
 
     mark = Mark()
 
     def child(restarts: int, switched_off: dict[tuple[str, str], str]) -> int:
-        return answered(lambda: _opened(folder, life, mark, switched_off))
+        return answered(lambda: _opened(folder, life, mark, switched_off, once))
 
     try:
         return supervise(child, mark)
@@ -68,10 +69,11 @@ def supervised(folder: Path, life: Life) -> int:
         mark.close()
 
 
-def _opened(folder: Path, life: Life, mark: Mark, switched_off: dict[tuple[str, str], str]) -> int:
+def _opened(folder: Path, life: Life, mark: Mark, switched_off: dict[tuple[str, str], str], once: Once) -> int:
     from vivarium_kernel.village import Village, With
 
-    with Village(folder, With(threaded=True, mark=mark, switched_off=switched_off)) as village:
+    how = With(threaded=True, mark=mark, switched_off=switched_off, without=once.without, only=once.only)
+    with Village(folder, how) as village:
         return asyncio.run(_watched(village, life, mark))
 
 
@@ -103,9 +105,13 @@ def post(village: Village, tasks: Sequence[NewTask]) -> list[Task]:
 
 
 def say_what_is_wrong(village: Village, say: Say) -> None:
-    """Plugins that are left out, and hooks that the watchdog switched off."""
+    """Plugins that are left out, missing or changed, and hooks that the watchdog switched off."""
+    from vivarium_kernel.standing import notices
+
     for failed in village.failed:
         say(f"plugin {failed.name} is left out: {safe(str(failed))}")
+    for notice in notices(village.choice()):
+        say(safe(notice))
     for plugin, hooks in village.health.switched_off.items():
         for hook, cause in hooks.items():
             say(f"plugin {plugin} is off on {hook}: {safe(cause)}")

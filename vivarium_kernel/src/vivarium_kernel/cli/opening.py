@@ -146,7 +146,7 @@ def looking(folder: Path) -> Iterator[View]:
     _make_ready(folder, path, schema.VERSION)
     connection = None
     try:
-        connection = _read_only(path)
+        connection = read_only(path)
         connection.execute("BEGIN")
         yield View(connection, Guard(), SystemClock(), lambda view, name: view)
     except sqlite3.DatabaseError as error:
@@ -165,7 +165,7 @@ def _make_ready(folder: Path, path: Path, version: int) -> None:
     known = 0
     if path.exists():
         try:
-            with contextlib.closing(_read_only(path)) as connection:
+            with contextlib.closing(read_only(path)) as connection:
                 known = connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
             raise told(error, path) from error
@@ -180,7 +180,8 @@ def _make_ready(folder: Path, path: Path, version: int) -> None:
         Village(folder, With(load_plugins=False)).close()
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that can't write."""
     import sqlite3
 
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0, isolation_level=None)

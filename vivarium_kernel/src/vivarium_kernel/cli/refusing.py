@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from vivarium_kernel.errors import StoreFull, VivariumError
+from vivarium_kernel.errors import READ_ONLY_STEP, StoreFull, VivariumError
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -25,7 +26,7 @@ def answered(run: Callable[[], Any]) -> int:
         result = run()
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _with_hint(error).show()
         return error.exit_code
     except BrokenPipeError:
         _forget_output()  # who read it has gone (`| head`): nothing is wrong
@@ -37,6 +38,16 @@ def answered(run: Callable[[], Any]) -> int:
         click.echo(text, err=True)
         return status
     return result if isinstance(result, int) else 0
+
+
+def _with_hint(error: click.ClickException) -> click.ClickException:
+    """Some commands take the village as an argument and others by an option: tell who took one for the other."""
+    found = re.search(r"unexpected extra arguments? \((\S+)", error.message)
+    if found is None or not isinstance(error, click.UsageError) or error.ctx is None:
+        return error
+    if not any("--village" in each.opts for each in error.ctx.command.params):
+        return error
+    return click.UsageError(f"{error.message}. Did you mean -v {found[1].rstrip(')')}?", error.ctx)
 
 
 def _forget_output() -> None:
@@ -72,7 +83,8 @@ def _of_the_system(error: OSError) -> VivariumError:
     where = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull("store.full", f"The disk is full{':' if where else ''}{where}.", "Free some space, try again.")
-    return VivariumError("system", f"The system refused{where}: {error.strerror or error}.", "Check the path.")
+    step = READ_ONLY_STEP if error.errno == errno.EROFS else "Check the path."
+    return VivariumError("system", f"The system refused{where}: {error.strerror or error}.", step)
 
 
 def fault(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from vivarium_kernel import board
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.cli import reading
 from vivarium_kernel.cli.reading import Done
-from vivarium_kernel.cli.showing import lasting, money, print_json, safe, several, shortened, table
+from vivarium_kernel.cli.showing import WIDE, lasting, money, print_json, safe, several, shortened, table
 from vivarium_kernel.cli.waiting import Known, count_left, left, only_people_awaited
 from vivarium_kernel.records import ENDED_STATES
 
@@ -72,10 +73,11 @@ class Report:
     def _print_left(self) -> None:
         shown = left(self._view, self._known, SOME)
         each = "it" if self._left == 1 else "each"
+        most = 120 if sys.stdout.isatty() else WIDE
         click.echo(f"\n{_some(len(shown), self._left)} left, and what {each} waits for:")
         table(
             ("!task", "state", "*waits for", "next step"),
-            ((wait.task, wait.state, shortened(wait.what, 120), wait.next_step) for wait in shown),
+            ((wait.task, wait.state, shortened(wait.what, most), wait.next_step) for wait in shown),
         )
 
     def _print_sums(self) -> None:

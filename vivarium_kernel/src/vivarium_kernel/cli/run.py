@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from attrs import frozen
 
+from vivarium_kernel.cli.choosing import once, once_options
 from vivarium_kernel.cli.living import (
     Say,
     end_on_signals,
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 @click.command()
 @village_argument
 @residents_option
+@once_options
 @json_option
-def run(village: Path | None, count: int | None, as_json: bool) -> int:
+def run(village: Path | None, count: int | None, without: tuple[str, ...], with_only: str | None, as_json: bool) -> int:
     """Let residents work until the board is empty.
 
     Posts the tasks of the village's files, checks every open task against safety, goes on where an earlier run was
@@ -53,7 +55,8 @@ def run(village: Path | None, count: int | None, as_json: bool) -> int:
     """
     folder = folder_of(village)
     _, tasks = settings_and_tasks(folder)
-    return supervised(folder, partial(until_done, tasks=tasks, count=count, as_json=as_json))
+    chosen = once(folder, without, with_only)
+    return supervised(folder, partial(until_done, tasks=tasks, count=count, as_json=as_json), chosen)
 
 
 @frozen
@@ -118,7 +121,7 @@ async def begin(village: Village, tasks: Sequence[NewTask], say: Say) -> Begun:
         others = "".join(f", {number} {state}" for state, number in over.items())
         say(f"Going on where it was: {done:,} of {total:,} done before{others}")
     if total == 0:
-        say("The board is empty: post a task with `vivarium task add`, or name task files in vivarium.toml")
+        say(f"The board is empty: {_how_to_fill(village)}")
     passed, stopped = await check_board(village)
     if passed or stopped:
         say(f"Safety: {passed:,} of {passed + len(stopped):,} pass")
@@ -132,6 +135,14 @@ async def begin(village: Village, tasks: Sequence[NewTask], say: Say) -> Begun:
         if stands:
             say(f"The village is {name}: nothing runs until `vivarium {end}`")
     return Begun(total, done, passed, stopped, sandbox_of(village))
+
+
+def _how_to_fill(village: Village) -> str:
+    lying = [name for name in ("tasks.toml", "tasks.jsonl") if (village.folder / name).is_file()]
+    if lying and not village.settings.tasks:
+        line = f'tasks = ["{lying[0]}"]'
+        return f"{lying[0]} lies here, but vivarium.toml does not name it; write there, above the first table: {line}"
+    return "post a task with `vivarium task add`, or name task files in vivarium.toml"
 
 
 def _stopped(checked: Checked) -> str:

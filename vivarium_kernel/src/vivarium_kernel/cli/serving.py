@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vivarium_kernel.cli.choosing import once, once_options
 from vivarium_kernel.cli.living import (
     Say,
     end_on_signals,
@@ -49,7 +50,11 @@ def _address(command: Any) -> Any:
 @village_argument
 @_address
 @residents_option
-def up(village: Path | None, host: str | None, port: int | None, count: int | None) -> int:
+@once_options
+def up(
+    village: Path | None, host: str | None, port: int | None, count: int | None, without: tuple[str, ...],
+    with_only: str | None,
+) -> int:  # fmt: skip
     """Open the API and let residents work, until stopped.
 
     Prints the address and a login link that works once. Ctrl-C finishes what is running; a second one stops at once.
@@ -58,13 +63,17 @@ def up(village: Path | None, host: str | None, port: int | None, count: int | No
     settings, tasks = settings_and_tasks(folder)
     host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
     refuse_taken(host, port)
-    return supervised(folder, partial(_up, tasks=tasks, host=host, port=port, count=count))
+    chosen = once(folder, without, with_only)
+    return supervised(folder, partial(_up, tasks=tasks, host=host, port=port, count=count), chosen)
 
 
 @click.command()
 @village_argument
 @_address
-def serve(village: Path | None, host: str | None, port: int | None) -> int:
+@once_options
+def serve(
+    village: Path | None, host: str | None, port: int | None, without: tuple[str, ...], with_only: str | None
+) -> int:
     """Open the API alone, until stopped.
 
     Its residents work elsewhere: in `vivarium work`, here or on other machines.
@@ -73,7 +82,7 @@ def serve(village: Path | None, host: str | None, port: int | None) -> int:
     settings, _ = settings_and_tasks(folder)
     host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
     refuse_taken(host, port)
-    return supervised(folder, partial(_serve, host=host, port=port))
+    return supervised(folder, partial(_serve, host=host, port=port), once(folder, without, with_only))
 
 
 @click.command()
@@ -83,7 +92,11 @@ def serve(village: Path | None, host: str | None, port: int | None) -> int:
 @click.option(
     "--token", metavar="TOKEN", envvar="VIVARIUM_TOKEN", help="The worker's token, for --url (VIVARIUM_TOKEN)."
 )
-def work(village: Path | None, count: int | None, url: str | None, token: str | None) -> int:
+@once_options
+def work(
+    village: Path | None, count: int | None, url: str | None, token: str | None, without: tuple[str, ...],
+    with_only: str | None,
+) -> int:  # fmt: skip
     """Let more residents work on a village, here or over HTTP.
 
     In a further process on the same folder; or with --url on another machine, where VILLAGE is a folder in which the
@@ -92,7 +105,9 @@ def work(village: Path | None, count: int | None, url: str | None, token: str | 
     if url is None:
         folder = folder_of(village)
         _, tasks = settings_and_tasks(folder)
-        return supervised(folder, partial(_work, tasks=tasks, count=count))
+        return supervised(folder, partial(_work, tasks=tasks, count=count), once(folder, without, with_only))
+    if without or with_only is not None:
+        raise click.UsageError("With --url the village there decides which plugins are on.")
     if token is None:
         raise Invalid(
             "work.token", f"Working for {url} takes a token.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 def status(village: Path | None, as_json: bool) -> None:
     """Show how the village is."""
     from vivarium_kernel.cli.showing import print_json
+    from vivarium_kernel.settings import load
 
     folder = folder_of(village)
+    load(folder)  # what a run would refuse
+    if not (folder / "vivarium.db").exists():
+        _say_unlived(folder, as_json)
+        return
     with looking(folder) as view:
         found = status_of(view, folder)
     if as_json:
@@ -29,9 +35,21 @@ def status(village: Path | None, as_json: bool) -> None:
         _print(found)
 
 
+def _say_unlived(folder: Path, as_json: bool) -> None:
+    """The status of a village without a database: looking at it makes none."""
+    from vivarium_kernel.cli.showing import fields, print_json
+
+    if as_json:
+        print_json({"folder": str(folder), "state": "not lived yet"})
+    else:
+        fields([("village", folder), ("state", "it has not lived yet: `vivarium run` or `vivarium up` begins it")])
+
+
 def status_of(view: View, folder: Path) -> dict[str, Any]:
     """The figures of a status: amounts in millionths, times in microseconds of Unix time."""
-    from vivarium_kernel import board, village_time
+    from attrs import asdict
+
+    from vivarium_kernel import board, breakers, village_time
     from vivarium_kernel.cli import reading
 
     times = village_time.read_times(view)
@@ -62,6 +80,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
         ],
         "processes": [dict(zip(names, row, strict=True)) | {"host": bool(row[4])} for row in processes],
         "missed": missed,
+        "breakers": [asdict(each) for each in breakers.breakers(view)],
         "village_usd": None if spent is None else dict(zip(("cap", "reserved", "spent"), spent, strict=True)),
         "events": reading.last_event(view),
         "last_event_at": times.last_event_at or None,
@@ -102,8 +121,7 @@ def _print(found: dict[str, Any]) -> None:
             (
                 "processes",
                 "\n".join(
-                    f"{one['kind']} (pid {one['pid']}{', host' if one['host'] else ''}) since "
-                    f"{ago(one['started_at'], now).removesuffix(' ago')}"
+                    f"{_process(one)} since {ago(one['started_at'], now).removesuffix(' ago')}"
                     for one in found["processes"]
                 ),
             ),
@@ -118,7 +136,25 @@ def _print(found: dict[str, Any]) -> None:
                 "missed",
                 f"{several(found['missed'], 'part')} of plugins (vivarium missed list)" if found["missed"] else "",
             ),
+            ("plugins", "\n".join(_off(found["breakers"], now))),
             ("spent", f"{money(budget['spent'], 'usd')} of {money(budget['cap'], 'usd')}" if budget else ""),
             ("events", f"{found['events']:,}; the last {ago(found['last_event_at'], now) or 'never'}"),
         ]
     )
+
+
+def _process(one: dict[str, Any]) -> str:
+    """Which process: one of another machine by its token's name, for it has no number here."""
+    if one["kind"] == "remote":
+        return f"remote worker {one['machine'].partition(':')[2]}"
+    return f"{one['kind']} (pid {one['pid']}{', host' if one['host'] else ''})"
+
+
+def _off(breakers: list[dict[str, Any]], now: int) -> Iterator[str]:
+    from vivarium_kernel.cli.showing import ago, shortened
+
+    for each in breakers:
+        since = ago(each["at"], now).removesuffix(" ago")
+        yield f"{each['plugin']} is off on {each['hook']} for {since}: {shortened(each['cause'], 120)}"
+    for plugin in dict.fromkeys(each["plugin"] for each in breakers):
+        yield f"→ once it is mended: vivarium plugins retry {plugin}"

@@ -119,7 +119,8 @@ def _open(view: View, task: Task, known: Known) -> Wait:
             return Wait(task.id, task.state, "village", f"the village is {name}", f"vivarium {end}")
     off = [name for name in task.plugins if known.plugins is not None and name not in known.plugins]
     if off:
-        return Wait(task.id, task.state, "plugin", f"the plugin {', '.join(off)}, which is off or not installed")
+        what = f"the plugin {', '.join(off)}, which is off or not installed"
+        return Wait(task.id, task.state, "plugin", what, f"vivarium plugins enable {' '.join(off)}")
     if task.id in known.refusals:
         return Wait(task.id, task.state, "nobody", f"somebody who may take it ({known.refusals[task.id]})")
     if task.wanted is not None:

@@ -1,0 +1,1 @@
+"""Weather for a village."""

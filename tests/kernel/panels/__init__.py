@@ -1,0 +1,1 @@
+"""The room of the panels: what people see of a village in a browser."""

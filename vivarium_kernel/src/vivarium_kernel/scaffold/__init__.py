@@ -1,0 +1,1 @@
+"""The room of the scaffold: the templates of a new plugin, and what writes them."""

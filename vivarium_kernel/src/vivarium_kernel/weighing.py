@@ -1,0 +1,88 @@
+"""The room of the weighing: what one resident makes of a batch of tasks, and what is kept of it with its attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from vivarium_kernel.calls import Hooks, Scores
+from vivarium_kernel.records import Entitlement, Resident, Task
+from vivarium_kernel.store import View
+
+Refusals = Mapping[str, Sequence[tuple[str, str]]]  # task -> (who, why)
+_NOBODY = Scores((), (), [])
+_encode = msgspec.json.Encoder().encode
+
+
+class Kept(Struct, frozen=True, omit_defaults=True):
+    """How a task that was claimed had been weighed: its row alone, as its attempt keeps it.
+
+    ``scores`` are (plugin, score, weight) and ``score`` is their mean; ``place`` is the task's among the ``wishes``
+    that were left of ``weighed`` tasks, from 1: before it come what others were quicker to take. ``refused`` is why
+    somebody had refused it before, as far as the process knew that gave it out.
+    """
+
+    weighed: int
+    wishes: int
+    place: int
+    score: float
+    scores: Sequence[tuple[str, float, float]] = ()
+    refused: str = ""
+
+
+class Weighed(Struct, frozen=True):
+    """What a resident may use, and what it may take: ``wishes``, best first. ``before`` are refusals by task."""
+
+    right: Entitlement
+    count: int
+    refused: Refusals
+    tasks: Sequence[Task]
+    wishes: tuple[Task, ...]
+    scores: Scores
+    before: Mapping[str, str]
+
+    def why(self, task: Task) -> str:
+        """How one of the wishes was weighed, as JSON of :class:`Kept`."""
+        # By identity: comparing records field by field would cost more than all the rest.
+        at = list(map(id, self.tasks)).index(id(task))
+        place = list(map(id, self.wishes)).index(id(task)) + 1
+        kept = Kept(
+            self.count, len(self.wishes), place, self.scores.mean[at], self.scores.of(at), self.before.get(task.id, "")
+        )
+        return _encode(kept).decode()
+
+
+def weigh(
+    hooks: Hooks, view: View, resident: Resident, tasks: Sequence[Task], model: str, before: Mapping[str, str]
+) -> Weighed:
+    """Ask every plugin about a batch that comes in the board's order. ``model`` is the village's default."""
+    right = hooks.entitle(resident, view)
+    refused = hooks.claim_filter(resident, tasks, view)
+    count = len(tasks)
+    if right.models is not None:
+        for task in tasks:
+            missing = model_missing(right, resident, task, model)
+            if missing:
+                refused.setdefault(task.id, []).append(("entitlement", missing))
+    if refused:
+        tasks = [task for task in tasks if task.id not in refused]
+    if not tasks:
+        return Weighed(right, count, refused, (), (), _NOBODY, before)
+    scores = hooks.claim_scores(resident, tasks, view)
+    order = sorted(range(len(tasks)), key=scores.mean.__getitem__, reverse=True)
+    return Weighed(right, count, refused, tasks, tuple([tasks[place] for place in order]), scores, before)
+
+
+def model_missing(right: Entitlement, resident: Resident, task: Task, default: str) -> str:
+    """Why a resident's entitlement keeps it from a task; empty when it does not."""
+    model = task.model or resident.model or default
+    if task.mode != "llm" or right.models is None or model in right.models:
+        return ""
+    return f"{resident.name} may not use {model}"
+
+
+def judged(task: Task) -> tuple[str, str, str]:
+    """The kinds of subject that are judged before and after a task is done."""
+    return "task", "outcome", "command" if task.command else "prompt"
