@@ -72,7 +72,7 @@ def test_status_imports_neither_the_api_nor_plugins_nor_tables(here: Here) -> No
     here("pace", "1")  # founds it
     code = (
         "import sys; from vivarium_kernel.cli import main; main(sys.argv[1:]);"
-        "print(sorted(set(sys.modules) & {'rich', 'starlette', 'uvicorn', 'cattrs', 'sqlite_utils', 'pluggy'}))"
+        "print(sorted(set(sys.modules) & {'rich', 'starlette', 'uvicorn', 'sqlite_utils', 'pluggy'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "status"], capture_output=True, text=True, check=True, cwd=here.folder,

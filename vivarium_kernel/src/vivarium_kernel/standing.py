@@ -67,7 +67,7 @@ def standings(
 
 def notices(choice: Choice) -> Iterator[str]:
     """What an opening village says: names of no plugin, what is recorded and missing, what has changed since."""
-    yield from misnamed(choice)
+    yield from misnamed(choice, every=False)
     claimed = claims()
     for name, recorded in choice.registry.plugins.items():
         if choice.why_off(name, installed=True):
@@ -81,8 +81,12 @@ def notices(choice: Choice) -> Iterator[str]:
                 yield f"plugin {name} has changed: {what}; {ACCEPT.format(name)}"
 
 
-def misnamed(choice: Choice) -> Iterator[str]:
-    """The names of no plugin in plugins.json, plugins_allow and VIVARIUM_PLUGINS: what they were to do is not done."""
+def misnamed(choice: Choice, *, every: bool = True) -> Iterator[str]:
+    """The names of no plugin in plugins.json, plugins_allow and VIVARIUM_PLUGINS: what they were to do is not done.
+
+    Without ``every`` those that are switched off and like no other name are left out: they may be plugins that have
+    gone since, which is no news at each start.
+    """
     known = {*claims(), *builtin_places(), *choice.registry.plugins}
     for place, does, names in (
         ('"disabled" in plugins.json', "switches nothing off", choice.registry.disabled),
@@ -91,6 +95,8 @@ def misnamed(choice: Choice) -> Iterator[str]:
     ):
         for name in sorted({*names} - known):
             meant = near(name, known)
+            if not (meant or every) and names is choice.registry.disabled:
+                continue
             step = f"did you mean {meant}?" if meant else "see `vivarium plugins list`"
             yield f"{place} names {quoted(name)}, which no plugin here is called, and so {does}: {step}"
 
