@@ -40,12 +40,26 @@ class Guilds(Protocol):
 class BountiesConfig:
     """``[plugins.bounties]``. ``claim_days`` are village days after which a claim without a submission is given up."""
 
-    overflow_factor: float = field(default=0.5, validator=and_(gt(0), le(1)))
-    least_multiplier: float = field(default=0.05, validator=and_(ge(0), le(1)))
-    least_text: int = field(default=20, validator=ge(1))
-    most_alive: int = field(default=20, validator=ge(1))
-    most_submissions: int = field(default=5, validator=ge(1))
-    claim_days: int = field(default=2, validator=ge(1))
+    overflow_factor: float = field(
+        default=0.5,
+        validator=and_(gt(0), le(1)),
+        metadata={"doc": "What each place past the slots keeps of the one before."},
+    )
+    least_multiplier: float = field(
+        default=0.05, validator=and_(ge(0), le(1)), metadata={"doc": "What every place keeps at least."}
+    )
+    least_text: int = field(
+        default=20, validator=ge(1), metadata={"doc": "Characters that a submission without files has at least."}
+    )
+    most_alive: int = field(
+        default=20, validator=ge(1), metadata={"doc": "Bounties of one resident that are not over."}
+    )
+    most_submissions: int = field(
+        default=5, validator=ge(1), metadata={"doc": "Submissions of one resident to one bounty."}
+    )
+    claim_days: int = field(
+        default=2, validator=ge(1), metadata={"doc": "Village days until a claim without a submission lapses."}
+    )
 
 
 @frozen

@@ -49,15 +49,35 @@ def _largest_bonus_fits(config: Any, _: Any, cap: int) -> None:
 class JournalsConfig:
     """``[plugins.journals]``. Costs and caps are whole aid, times are village time."""
 
-    cost_aid: int = field(default=10, validator=_from(1, 10_000))
-    votes: int = field(default=3, validator=_from(1, 100))
-    vote_hours: int = field(default=24, validator=_from(1, 10_000))
-    excerpt_characters: int = field(default=280, validator=_from(1, 280))
-    dispute_days: int = field(default=2, validator=_from(0, 1_000))
-    penalty_days: int = field(default=2, validator=_from(0, 1_000))
-    bonus_cap_aid: int = field(default=1_000, validator=[_from(1, 1_000_000), _largest_bonus_fits])
+    cost_aid: int = field(
+        default=10, validator=_from(1, 10_000), metadata={"doc": "What a journal costs, in whole aiDollar."}
+    )
+    votes: int = field(default=3, validator=_from(1, 100), metadata={"doc": "Votes after which a journal is decided."})
+    vote_hours: int = field(
+        default=24, validator=_from(1, 10_000), metadata={"doc": "Village hours after which it is decided in any case."}
+    )
+    excerpt_characters: int = field(
+        default=280, validator=_from(1, 280), metadata={"doc": "Characters that voters see."}
+    )
+    dispute_days: int = field(
+        default=2,
+        validator=_from(0, 1_000),
+        metadata={"doc": "Village days for which the excerpt of a decided journal is kept, for those who dispute it."},
+    )
+    penalty_days: int = field(
+        default=2,
+        validator=_from(0, 1_000),
+        metadata={"doc": "Village days for which nothing can be written after one that was gaming."},
+    )
+    bonus_cap_aid: int = field(
+        default=1_000,
+        validator=[_from(1, 1_000_000), _largest_bonus_fits],
+        metadata={"doc": "What bonuses may mint in a village day, in whole aiDollar."},
+    )
     types: tuple[str, ...] = field(
-        default=("reflection", "discovery", "struggle", "idea", "lesson"), validator=validators.min_len(1)
+        default=("reflection", "discovery", "struggle", "idea", "lesson"),
+        validator=validators.min_len(1),
+        metadata={"doc": "The types that a journal may have."},
     )
 
 

@@ -55,13 +55,27 @@ class WorldConfig:
     kept; ``heard_lines`` is how many of the latest words stand in a prompt.
     """
 
-    map: str | None = field(default=None, validator=optional(instance_of(str)))
-    tiles_per_hour: float = field(default=10.0, validator=[gt(0.0), le(36_000.0)])
-    talk_tiles: int = field(default=1, validator=ge(0))
-    shout_tiles: int = field(default=10, validator=ge(0))
-    tick_seconds: float = field(default=1.0, validator=ge(1.0))
-    heard_lines: int = field(default=3, validator=ge(1))
-    keep_days: int = field(default=30, validator=ge(1))
+    map: str | None = field(
+        default=None,
+        validator=optional(instance_of(str)),
+        metadata={
+            "doc": "A map of Tiled, saved as JSON (.tmj), in the village's folder; without one there is a small village."
+        },
+    )
+    tiles_per_hour: float = field(
+        default=10.0,
+        validator=[gt(0.0), le(36_000.0)],
+        metadata={"doc": "How fast residents walk, in tiles a village hour."},
+    )
+    talk_tiles: int = field(default=1, validator=ge(0), metadata={"doc": "How far talk is heard, in tiles."})
+    shout_tiles: int = field(default=10, validator=ge(0), metadata={"doc": "How far a shout is heard, in tiles."})
+    tick_seconds: float = field(
+        default=1.0, validator=ge(1.0), metadata={"doc": "Seconds between two ticks of the world."}
+    )
+    heard_lines: int = field(
+        default=3, validator=ge(1), metadata={"doc": "How many of the latest words stand in a prompt."}
+    )
+    keep_days: int = field(default=30, validator=ge(1), metadata={"doc": "Village days for which words are kept."})
 
 
 class World(Plugin):
