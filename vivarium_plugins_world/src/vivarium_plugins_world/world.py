@@ -59,7 +59,7 @@ class WorldConfig:
         default=None,
         validator=optional(instance_of(str)),
         metadata={
-            "doc": "A map of Tiled, saved as JSON (.tmj), in the village's folder; without one there is a small village."
+            "doc": "A map of Tiled, saved as JSON (.tmj), in the village's folder; else there is a small village."
         },
     )
     tiles_per_hour: float = field(
