@@ -18,6 +18,7 @@ INSTALL = "pip install uv && uv sync, then: uv run pytest"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vivarium")
     group.addoption("--long", action="store_true", help="run the tests marked long too: minutes to hours")
+    group.addoption("--thorough", action="store_true", help="run the tests marked thorough too: some minutes, in CI")
     group.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order drawn from this seed")
 
 
@@ -33,10 +34,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="long: runs with --long"))
+    for word in ("long", "thorough"):
+        if not config.getoption(f"--{word}"):
+            for item in items:
+                if item.get_closest_marker(word):
+                    item.add_marker(pytest.mark.skip(reason=f"{word}: runs with --{word}"))
     seed = config.getoption("--shuffle")
     if seed is not None:
         random.Random(seed).shuffle(items)

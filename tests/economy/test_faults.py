@@ -22,6 +22,8 @@ from vivarium_kernel import VivariumError
 from .crashes import JUDGED, PLUGINS, copies
 from .scene import OPERATOR, Scene
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

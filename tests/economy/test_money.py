@@ -239,4 +239,4 @@ def slots_that_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_planted_bug_is_found(monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
     plant(monkeypatch)
     with pytest.raises((AssertionError, VivariumError, ExceptionGroup)):
-        agree(60, shrink=False)
+        agree(500, shrink=False)  # it ends at the first that is found

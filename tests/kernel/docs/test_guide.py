@@ -70,6 +70,7 @@ def test_the_weather_example_uses_only_what_the_pages_tell() -> None:
 
 
 @pytest.mark.promise("a third party's plugin uses only what the pages tell")
+@pytest.mark.thorough
 def test_the_weather_example_holds_its_own_promises(tmp_path: Path) -> None:
     """From its sources; `.ci/run` does it from the wheel, in an environment of its own."""
     reader = tutorial.Reader(WEATHER, tmp_path / "site")

@@ -11,6 +11,8 @@ import pytest
 
 from . import tutorial
 
+pytestmark = pytest.mark.thorough
+
 BUILD = "uv build"
 
 

@@ -43,6 +43,7 @@ def test_the_recorded_harness_finds_results_that_are_not_recorded(
         test_recorded.test_an_effect_whose_result_is_recorded_is_not_repeated(tmp_path, "lapsed", True)
 
 
+@pytest.mark.thorough
 def test_the_statements_harness_finds_a_transaction_that_goes_on_after_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

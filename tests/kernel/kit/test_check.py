@@ -12,6 +12,8 @@ from vivarium_kernel.testing.conformance import checks
 from . import installing
 from .installing import Done
 
+pytestmark = pytest.mark.thorough
+
 HEAD = '"""A rogue."""\nfrom vivarium_kernel import Plugin, hookimpl\n'
 SOUND = HEAD + 'class Rogue(Plugin):\n    """It does nothing."""\n    name = "rogue"\n'
 

@@ -19,6 +19,8 @@ from vivarium_kernel.scaffold.writing import name_of, rendered, write
 
 from .installing import install, python, vivarium
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.promise("scaffold-passes")
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,10 @@ from .scene import HOSTILE, Sky, Storm, hostile_tasks, session
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: uv sync")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed: uv sync")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium fonts-dejavu-core")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium fonts-dejavu-core"),
+]
 
 # Nothing but this machine has an address, so that a page that loads from elsewhere can't.
 ARGUMENTS = (

@@ -19,6 +19,8 @@ from vivarium_kernel.installing import absolute, made_by_uv
 
 import vivarium_kernel
 
+pytestmark = pytest.mark.thorough
+
 
 @frozen
 class Environment:
