@@ -26,6 +26,7 @@ pytestmark = [
 # Nothing but this machine has an address, so that a page that loads from elsewhere can't.
 ARGUMENTS = (
     "--no-sandbox",
+    "--disable-dev-shm-usage",  # containers have little of it
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
