@@ -29,7 +29,7 @@ def test_every_setting_is_explained() -> None:
 def test_a_setting_that_nobody_explains_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {name: dict(keys) for name, keys in config._words().items()}
     monkeypatch.setattr(config, "_doc", lambda name, a: "" if a.name == "talk_tiles" else "something")
-    monkeypatch.setattr(config, "_words", lambda: words | {"world": words["world"] | {"gravity": "Down."}})
+    monkeypatch.setattr(config, "_words", lambda: words | {"world": {"gravity": "Down."}})
     assert config.unexplained() == ["world.talk_tiles", "world.gravity"]
 
 
