@@ -323,7 +323,8 @@ class Runtime:
     async def _renew(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lapsed.wait(), self._lease / 3)
+                async with asyncio.timeout(self._lease / 3):  # wait_for may swallow a cancellation before 3.12
+                    await self._lapsed.wait()
             self._lapsed.clear()
             try:
                 stands = await self._write(processes.renew, (self.process, self._lease))
