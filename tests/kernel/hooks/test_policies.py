@@ -216,7 +216,7 @@ def test_a_task_that_needs_an_absent_plugin_or_one_that_is_off_is_refused_with_t
         [10**400] * 3,
         0.5,
         "abc",
-        {0.1, 0.2, 0.3, 0.4},
+        {0.5},
     ],
     ids=repr,
 )
