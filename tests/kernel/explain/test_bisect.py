@@ -16,8 +16,6 @@ from vivarium_kernel.cli.bisecting import Found, Ran, find, requirements, runner
 
 from .scene import site
 
-pytestmark = pytest.mark.thorough
-
 NAMES = [f"p{number:02}" for number in range(64)]
 
 

@@ -19,11 +19,11 @@ from vivarium_kernel.scaffold.writing import name_of, rendered, write
 
 from .installing import install, python, vivarium
 
-pytestmark = pytest.mark.thorough
-
 
 @pytest.mark.promise("scaffold-passes")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "blank" else pytest.mark.thorough) for kind in KINDS]
+)
 def test_a_new_plugin_passes_its_own_tests_and_every_check(kind: str, tmp_path: Path) -> None:
     names = name_of(f"my-{kind}")
     project = write(names, kind, tmp_path).folder
