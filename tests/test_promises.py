@@ -100,6 +100,12 @@ def test_a_page_that_is_not_what_the_tests_say_breaks_the_run(suite: Path) -> No
     assert "docs/promises.md is not what the tests say" in said
 
 
+def test_a_page_written_on_a_bad_day_breaks_no_good_one(suite: Path) -> None:
+    run(suite, "--write-promises")
+    (suite / "docs" / "promises.md").write_text(page(suite).replace(": passed", ": failed"))
+    assert run(suite)[0] == 0
+
+
 def test_a_skipped_test_keeps_its_last_result_on_the_page(suite: Path) -> None:
     run(suite, "--write-promises")
     late = SUITE.replace("def test_nobody_is_late():\n    pass", "def test_nobody_is_late():\n    pytest.skip('long')")

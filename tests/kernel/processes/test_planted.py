@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_storm_finds_a_missing_idempotency_key(tmp_path: Path) -> None:
 
 
 def test_the_storm_finds_effects_that_are_not_intended_first(tmp_path: Path) -> None:
-    assert "was done 2 times" in found_by_the_storm(tmp_path, "no intents")
+    assert re.search(r"was done [2-9] times", found_by_the_storm(tmp_path, "no intents"))
 
 
 def test_the_leases_harness_finds_missing_fencing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
