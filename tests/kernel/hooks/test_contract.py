@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from vivarium_kernel.control import Switch, switch
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village, With
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import pytest
 from sqlite_utils import Migrations
@@ -50,10 +50,23 @@ class Guests(Plugin):
     provides = Book
 
 
+class Signs(Protocol):
+    """What the asker needs of the book."""
+
+    def sign(self, tx: PluginTx, name: str, /) -> None: ...
+
+    def names(self, source: Any) -> list[str]: ...
+
+    def careless(self, tx: PluginTx) -> Any: ...
+
+    def pays(self, tx: PluginTx, payer: str) -> bool: ...
+
+
 class Asker(Plugin):
     """Asks for the book; has no tables."""
 
     name = "asker"
+    asks: ClassVar = {"guests": Signs}
 
 
 @pytest.fixture
@@ -64,7 +77,8 @@ def village(tmp_path: Path) -> Iterator[Village]:
 
 
 def test_a_service_reads_and_writes_its_own_tables_in_the_askers_transaction(village: Village) -> None:
-    book: Book = village.service("guests")  # type: ignore[assignment]
+    book = village.service("guests", Signs)
+    assert book is not None
 
     def ask(tx: Any, fails: bool) -> list[str]:
         with tx.part("asker") as part:
@@ -85,13 +99,15 @@ def test_a_service_reads_and_writes_its_own_tables_in_the_askers_transaction(vil
 
 @pytest.mark.promise("authorizer")
 def test_a_service_that_uses_the_askers_grant_is_stopped_at_its_own_tables(village: Village) -> None:
-    book: Book = village.service("guests")  # type: ignore[assignment]
+    book = village.service("guests", Signs)
+    assert book is not None
     with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
         village.store.call(lambda tx, _: book.careless(PluginTx(tx, "asker")), None)
 
 
 def test_a_service_moves_the_actors_money_and_nobody_elses(village: Village) -> None:
-    book: Book = village.service("guests")  # type: ignore[assignment]
+    book = village.service("guests", Signs)
+    assert book is not None
 
     def ask(tx: Any, payer: str) -> bool:
         return book.pays(PluginTx(tx, "asker", Actor("resident", "ada")), payer)
@@ -105,4 +121,4 @@ def test_a_service_moves_the_actors_money_and_nobody_elses(village: Village) -> 
 def test_a_service_that_is_off_is_none(tmp_path: Path) -> None:
     (tmp_path / "vivarium.toml").write_text("")
     with Village(tmp_path, With(installed=False, plugins=(Asker,)), environ={}) as village:
-        assert village.service("guests") is None
+        assert village.service("guests", Signs) is None

@@ -9,16 +9,32 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import attrs
 import pytest
 from sqlite_utils import Migrations
+from vivarium_kernel.inspecting import of_class
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.testing import Conformance, inspection, trial
+from vivarium_kernel.testing.samples import sample
 from vivarium_kernel.testing.stage import Opening, Stage
 
-from vivarium_kernel import Ending, Panel, PluginTx, Reject, Resident, Task, hookimpl
+from vivarium_kernel import (
+    Action,
+    Actor,
+    Conflict,
+    Ending,
+    Job,
+    Meta,
+    Panel,
+    PluginTx,
+    Reject,
+    Resident,
+    Task,
+    hookimpl,
+    hookspec,
+)
 
 from .scene import Garden, Idler
 
@@ -79,6 +95,145 @@ def test_a_panel_that_can_not_be_drawn_is_found(tmp_path: Path) -> None:
             return [Panel(name="rogue", title="Rogue", template="{{ nobody_said_this }}")]
 
     assert "the panel rogue: UndefinedError: 'nobody_said_this' is undefined" in life(Draws, tmp_path)
+
+
+# Actions
+
+
+@attrs.frozen
+class Asked:
+    """What the actions below are asked."""
+
+    word: Annotated[str, Meta(min_length=3, max_length=8)]
+    count: Annotated[int, Meta(gt=4)]
+    prize_micros: int
+    kind: Literal["red", "blue"]
+    inner: list[int]
+    note: str = ""
+
+
+def acting(name: str, **more: Any) -> type[Plugin]:
+    """A plugin with one action."""
+    return type("Acts", (Rogue,), {
+        "register_actions": hookimpl(lambda self: [Action(name=f"rogue.{name}", doc="Act.", Input=Asked, **more)]),
+    })  # fmt: skip
+
+
+def acted(plugin: type[Plugin], folder: Path) -> list[str]:
+    stage = Stage()
+    try:
+        return list(trial.action_problems(stage, Opening(folder, (plugin,)), "rogue"))
+    finally:
+        stage.close()
+
+
+def test_each_action_is_done_once_with_an_input_made_from_its_schema(tmp_path: Path) -> None:
+    asked: list[Any] = []
+    assert acted(acting("do", run=lambda tx, actor, body: asked.append((str(actor), body))), tmp_path) == []
+    assert asked == [("resident:ada", Asked("sample", 5, 1, "blue", []))]
+
+
+@pytest.mark.parametrize("role", ["operator", "human", "worker"])
+def test_an_action_is_done_by_one_whom_it_is_for(role: Any, tmp_path: Path) -> None:
+    asked: list[str] = []
+    acted(acting("do", roles=(role,), run=lambda tx, actor, body: asked.append(actor.role)), tmp_path)
+    assert asked == [role]
+
+
+def test_an_action_that_breaks_is_named_with_its_input_and_line(tmp_path: Path) -> None:
+    def breaks(tx: PluginTx, actor: Actor, body: Asked) -> Any:
+        return {}[body.word]
+
+    (found,) = acted(acting("do", run=breaks), tmp_path)
+    assert found.startswith('rogue.do, done by resident:ada with {"word": "sample", "count": 5, "prize_micros": 1, ')
+    assert "KeyError: 'sample'" in found and "test_conformance.py:" in found
+
+
+def test_an_action_that_refuses_is_sound(tmp_path: Path) -> None:
+    def refuses(tx: PluginTx, actor: Actor, body: Asked) -> Any:
+        raise Conflict("rogue.full", "It is full.", "Come again.")
+
+    assert acted(acting("do", run=refuses), tmp_path) == []
+
+
+def test_a_slow_tool_is_used_by_a_resident_at_work(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def breaks(job: Job, body: Asked) -> Any:
+        asked.append(job.resident.name)
+        raise ValueError("no wheel")
+
+    (found,) = acted(acting("turn", act=breaks), tmp_path)
+    assert found.startswith("rogue.turn, done by resident:ada with ") and "ValueError: no wheel" in found
+    assert asked
+
+
+def test_an_input_that_holds_itself_has_an_end() -> None:
+    kids = {"type": "array", "items": {"$ref": "#/$defs/Tree"}, "minItems": 1}
+    tree = {"type": "object", "properties": {"kids": kids}, "required": ["kids"]}
+    assert sample({"$ref": "#/$defs/Tree", "$defs": {"Tree": tree}})["kids"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "integer", "minimum": 3}, 3),
+        ({"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}, 10),
+        ({"type": "number", "maximum": -2}, -2),
+        ({"anyOf": [{"type": "null"}, {"type": "boolean"}]}, False),
+        ({"type": ["null", "string"], "maxLength": 2}, "sa"),
+        ({"type": "string", "minLength": 7}, "samplex"),
+        ({"const": 4}, 4),
+        ({"type": "array", "prefixItems": [{"type": "null"}], "minItems": 2, "items": {"enum": ["a"]}}, [None, "a"]),
+    ],
+)
+def test_a_sample_is_what_its_schema_lets_through(schema: dict[str, Any], value: Any) -> None:
+    assert sample(schema) == value
+
+
+# Hooks of others, services of others
+
+
+@hookspec("collect")
+def smell_rose(petals: int) -> Sequence[str]:
+    """Say what a rose smells of."""
+    raise NotImplementedError
+
+
+class Roses(Plugin):
+    """Offers a hook."""
+
+    name = "roses"
+    hookspecs = (smell_rose,)
+
+
+def test_a_slip_in_a_hook_that_another_plugin_offers_is_found() -> None:
+    given = {"roses": Roses}
+    marked = type("P", (Rogue,), {"after": ("roses",), "smel_rose": hookimpl(lambda self: [])})
+    unmarked = type("P", (Rogue,), {"after": ("roses",), "smell_roses": lambda self: []})
+    waits = type("P", (Rogue,), {"smell_rosy": hookimpl(optionalhook=True)(lambda self: [])})
+    for cls, said in (
+        (marked, "there is no hook smel_rose; smel_rose: did you mean smell_rose (of roses)?"),
+        (unmarked, "P.smell_roses: did you mean smell_rose (of roses)? Mark it with @hookimpl"),
+        (waits, "P.smell_rosy waits for a plugin that offers it; did you mean smell_rose (of roses)?"),
+    ):
+        found = list(inspection.hook_problems(cls, "rogue", given))
+        assert any(said in problem for problem in found), found
+
+
+def test_what_a_plugin_offers_asks_and_waits_for_is_seen_by_looking_at_it() -> None:
+    looked = of_class("roses", Roses, {})
+    assert (looked.offers, looked.faults) == (("smell_rose: Say what a rose smells of.",), ())
+    waits = type(
+        "P", (Rogue,), {"after": ("roses",), "asks": {"garden": Grows}, "smell_rose": hookimpl(lambda self: [])}
+    )
+    looked = of_class("rogue", waits, {})
+    assert looked.waits == ("smell_rose waits for roses, which is not on",)
+    assert (looked.asks, looked.faults, looked.hooks) == (("garden",), (), ("smell_rose",))
+
+
+class Grows(Protocol):
+    def grow(self, tx: PluginTx) -> None: ...
 
 
 # Tables
@@ -300,7 +455,7 @@ Silent.__doc__ = None
         (inspection.config_problems(type("P", (Rogue,), {"Config": Wrong}), "rogue", {}), "plugins.rogue.count"),
         (inspection.documentation_problems(Silent, "rogue", None), "Silent has no docstring"),
         (inspection.documentation_problems(Silent, "rogue", None), "Needy.key is not explained"),
-        (inspection.name_problems(migrating(name="other"), "rogue"), "its migrations are called 'other'"),
+        (inspection.name_problems(migrating(name="other"), "rogue"), "are called 'other'"),
         (inspection.name_problems(Rogue, "other"), "the entry point is 'other'"),
         (inspection.hook_problems(type("P", (Rogue,), {"enrch_prompt": lambda self: []}), "rogue"),
          "P.enrch_prompt: did you mean enrich_prompt?"),

@@ -132,11 +132,11 @@ def test_the_scripted_model_says_its_lines_and_remembers_what_it_was_asked(
     village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles
 ) -> None:
     scripted_model.says(
-        "Forty-two.", Reply("Indeed.", Usage(1, 1)), lambda request: f"{len(request.sections)} sections"
+        "Forty-two.", Reply("Indeed.", Usage(1, 1)), lambda request: f"{len(request.messages)} messages"
     )
     tasks = [village.task(f"Question {number}?") for number in range(4)]
     answers = [attempt.answer for attempt in run_cycles(4)]
-    assert answers[:3] == ["Forty-two.", "Indeed.", "3 sections"]
+    assert answers[:3] == ["Forty-two.", "Indeed.", "2 messages"]
     assert answers[3] is not None and "Question 3?" in answers[3]
     assert scripted_model.unsaid == 0
     assert [text.splitlines()[-1] for text in scripted_model.prompts] == [f"Question {number}?" for number in range(4)]
@@ -207,7 +207,7 @@ def test_a_fault_is_planted_so_many_times_and_then_gone(
         run_cycles(2)
     run_cycles(1)
     assert planted.failures == 1
-    assert [len(prompt(village, task)) for task in tasks] == [1, 3, 3]
+    assert [len(prompt(village, task)) for task in tasks] == [2, 4, 4]
     assert any("no flower" in fault.what for fault in village.health.recent)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import venv
 from importlib.metadata import distribution
 from pathlib import Path
@@ -20,6 +21,7 @@ from vivarium_kernel.installing import absolute, made_by_uv
 import vivarium_kernel
 
 pytestmark = pytest.mark.thorough
+BUILDER = ("hatchling", "editables")  # what an editable build of the example takes
 
 
 @frozen
@@ -71,9 +73,10 @@ def made(folder: Path, maker: str) -> Environment:
         with (folder / "pyvenv.cfg").open("a") as file:
             file.write("uv = 0.9\n")
     kernel = distribution("vivarium-kernel")
-    info = here.site / "vivarium_kernel-0.0.dist-info"
+    info = here.site / f"vivarium_kernel-{kernel.version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(kernel.read_text("METADATA") or "")
+    # What it requires is borrowed: an installer need not look for that.
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vivarium-kernel\nVersion: {kernel.version}\n")
     (info / "INSTALLER").write_text(maker)
     libraries = Path(str(kernel.locate_file("")))
     sources = Path(vivarium_kernel.__file__ or "").parents[1]
@@ -117,6 +120,57 @@ def test_what_is_installed_is_recorded_restored_and_taken_away(env: Environment)
     assert done.status == 0, done.out + done.err
     assert "hats" not in env.states()
     assert (env.record["plugins"], env.record["installed"], env.record["disabled"]) == ({}, [], [])
+
+
+@pytest.fixture(scope="session")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels that hatchling builds with, in a folder; where they can't be had, that is the machine's."""
+    folder: Path = tmp_path_factory.mktemp("builder")
+    get = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--dest", folder, *BUILDER]
+    done = subprocess.run(get, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"building needs pip, and {' and '.join(BUILDER)} from a package index: {done.stderr[-200:]}")
+    return folder
+
+
+@pytest.mark.promise("what is installed by command is recorded and can be restored")
+def test_sources_are_used_where_they_are_recorded_as_that_and_restored(
+    env: Environment, builder: Path, repository: Path
+) -> None:
+    shutil.copytree(builder, env.wheels, dirs_exist_ok=True)
+    sources = env.folder / "weather"
+    shutil.copytree(repository / "examples" / "vivarium-plugins-weather", sources)
+    before = files_below(sources)
+    done = env("plugins", "install", "-e", "../weather")
+    assert done.status == 0, done.out + done.err
+    assert "weather 0.1.0 of vivarium-plugins-weather is on" in done.out
+    info = env.site / "vivarium_plugins_weather-0.1.0.dist-info"
+    assert (info / "INSTALLER").read_text().strip() == env.maker
+    assert not (env.site / "vivarium_plugins_weather").exists(), "it is used where it is"
+    line = f"-e {sources}"
+    assert env.record["installed"] == [line]
+    assert env.record["plugins"]["weather"]["requirement"] == line
+    assert env("plugins", "sync").out == "Everything that is recorded is installed.\n"
+
+    # What is edited there is what runs, and that it was edited is told.
+    place = sources / "src" / "vivarium_plugins_weather" / "plugin.py"
+    place.write_text(place.read_text().replace('"""Weather: a section', '"""Hail: a section'))
+    assert env("plugins", "info", "weather", "--json").document["looked"]["doc"].startswith("Hail: ")
+    assert "look at what has changed" in env("plugins", "list").out
+
+    for each in (info, *env.site.glob("*vivarium_plugins_weather*.pth")):
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    assert env.states()["weather"] == "failed"
+    assert f"would install {line}" in env("plugins", "sync", "--dry-run").out
+    env("plugins", "sync")
+    assert env.states()["weather"] == "on"
+    assert env("plugins", "uninstall", "weather").status == 0
+    assert "weather" not in env.states() and env.record["installed"] == []
+    assert files_below(sources) == before, "the sources stay, and nothing is left among them"
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
 
 
 @pytest.mark.promise("what is installed by command is recorded and can be restored")

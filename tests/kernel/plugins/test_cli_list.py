@@ -145,12 +145,12 @@ def test_only_plugins_that_are_allowed_load(shelf: Shelf, here: Here) -> None:
 
 
 def test_imports_are_measured_each_in_a_process_of_its_own(shelf: Shelf, here: Here) -> None:
-    bodies = {"hats": "", "slow": "import time; time.sleep(0.06)", "exits": "raise SystemExit(3)",
+    bodies = {"hats": "", "slow": "import time; time.sleep(0.5)", "exits": "raise SystemExit(3)",
               "dies": "import os; os._exit(7)", "prints": "print('{}')",
               "misspelt": "@hookimpl\ndef enrch_prompt(self): pass"}  # fmt: skip
     shelf.put("hat-shop", "1.2", **bodies)
     found = listed(here, "--imports")
-    assert 60 <= found["slow"]["import_ms"] < 1_000 and found["hats"]["import_ms"] < 60
+    assert found["slow"]["import_ms"] >= 500 > found["hats"]["import_ms"]
     assert {name: found[name]["state"] for name in bodies} == {
         "hats": "on", "slow": "on", "exits": "failed", "dies": "failed", "prints": "on", "misspelt": "failed"
     }  # fmt: skip

@@ -45,7 +45,7 @@ def test_enabling_records_what_the_plugin_is_now(shelf: Shelf, here: Here) -> No
         "version": 1, "disabled": [], "installed": [],
         "plugins": {"hats": {"distribution": "hat-shop", "version": "1.2", "requirement": "hat-shop==1.2",
                              "files": digest(claims()["hats"][0]), "hooks": ["on_tick"], "config": [],
-                             "requires": ["heads"]}},
+                             "requires": ["heads"], "offers": []}},
     }  # fmt: skip
     (event,) = events(here, "plugin.enabled")
     assert (event["plugin"], event["version"]) == ("hats", "1.2") and event["actor"].startswith("cli:")
@@ -86,7 +86,7 @@ def test_what_the_settings_name_is_refused(shelf: Shelf, here: Here) -> None:
     shelf.put("many", "1.0", models={"dodona": "zz_one:make"}, one="", two="", dodona="")
     assert "safety_required" in refused(here, "plugins.safety", "disable", "text_policy")
     settings(here, 'model = "delphi:pythia"')
-    assert "delphi:pythia comes from the plugin oracle" in refused(here, "plugins.model", "disable", "oracle")
+    assert "models of delphi, which come from the plugin oracle" in refused(here, "plugins.model", "disable", "oracle")
     text = (here.folder / "vivarium.toml").read_text()
     (here.folder / "vivarium.toml").write_text(text.replace("delphi", "dodona"))
     assert "the plugin dodona" in refused(here, "plugins.model", "disable", "dodona")

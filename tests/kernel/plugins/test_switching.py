@@ -183,7 +183,7 @@ def test_two_hundred_switches_under_load_in_two_processes_lose_nothing(tmp_path:
         notes = (tmp_path / f"notes-{n}").read_text(encoding="utf-8").split("\n")
         switched = [line for line in notes if line in ("startup", "shutdown")]
         assert switched == ["startup", "shutdown"] * (len(switched) // 2)  # in turns, each once
-        assert len(switched) > 10  # a loaded machine takes up fewer of them
+        assert len(switched) >= 4  # a loaded machine takes up few of them
         begun = sorted(line.partition(" ")[2] for line in notes if line.startswith("begun"))
         assert begun == sorted(line.partition(" ")[2] for line in notes if line.startswith("ended"))
         assert begun

@@ -8,20 +8,20 @@ recorded under its plugin's name. Only a cancellation from outside passes throug
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import types
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import attrs
 from msgspec import Struct
 
 from vivarium_kernel import answers
 from vivarium_kernel.answers import FLOOR
-from vivarium_kernel.errors import Conflict, VivariumError
+from vivarium_kernel.around import Around, HookFailed, OfTask
+from vivarium_kernel.errors import Conflict
 from vivarium_kernel.health import Call, Health, SwitchedOff, describe
+from vivarium_kernel.offering import offered_by
+from vivarium_kernel.offers import Offers
 from vivarium_kernel.plugins import Plugin, ordered, switch_off
 from vivarium_kernel.records import (
     Claim,
@@ -49,18 +49,6 @@ class Refused(Conflict):
     def __init__(self, plugin: str, reason: str) -> None:
         super().__init__("claim.refused", f"{plugin}: {reason}")
         self.plugin, self.reason = plugin, reason
-
-
-class HookFailed(VivariumError):
-    """An implementation failed where its failure is the attempt's: ``call`` has the plugin, the hook and the error."""
-
-    def __init__(self, call: Call) -> None:
-        super().__init__(
-            "plugins.failed",
-            f"plugin {call.plugin!r} failed in {call.hook}: {describe(call.error)}",
-            f"Mend it, or switch it off: {switch_off(call.plugin)}",
-        )
-        self.call = call
 
 
 class Safety(Struct, frozen=True):
@@ -92,13 +80,6 @@ class View(Protocol):
     def plugin(self, name: str, /) -> Any: ...
 
 
-class OfTask(Protocol):
-    """What the loop needs of a job."""
-
-    @property
-    def task(self) -> Task: ...
-
-
 class Hooks:
     """One set of plugins, ready to be called.
 
@@ -122,6 +103,10 @@ class Hooks:
         self._runner = Runner(health, timeout_seconds if timeouts else None)
         self._names = frozenset(plugin.name for plugin in self.plugins)
         self._by_hook = implementations(self.plugins, health, mark, weights or {})
+        self._registering = ["register_actions", "register_routes", "register_panels"]
+        for plugin in self.plugins:
+            self._registering += [spec.name for spec in offered_by(type(plugin)) if spec.kind == "register"]
+        self.offered = Offers(self.plugins, self._runner, self._by_hook, lambda hook: self._registrations()[hook], mark)
         checks = self._by_hook["check_safety"]
         guards = {plugin.name: plugin.guards for plugin in self.plugins}
         kinds = {kind for guarded in guards.values() for kind in guarded or ()}
@@ -182,9 +167,9 @@ class Hooks:
         return self._registrations()["register_panels"]
 
     def _registrations(self) -> dict[str, list[tuple[str, Any]]]:
-        """All three at once: a plugin that fails in one of them has its items of all three withdrawn."""
+        """All at once: a plugin that fails in one of them has its items of all withdrawn."""
         if self._registered is None:
-            hooks = ("register_actions", "register_routes", "register_panels")
+            hooks = self._registering
             calls = [
                 self._runner.run(each, ()) if each.tally.off is None else self._runner.skipped(each)
                 for hook in hooks
@@ -327,7 +312,7 @@ class Hooks:
     def around_execution(self, job: OfTask) -> AbstractAsyncContextManager[None]:
         """Everything that wraps the job. :class:`HookFailed` from entering or leaving is the attempt's failure."""
         around = self._by_hook["around_execution"]
-        return _Around(self._runner, around, job) if around else contextlib.nullcontext()
+        return Around(self._runner, around, job) if around else contextlib.nullcontext()
 
     async def execute_task(self, job: OfTask) -> tuple[str, Outcome] | None:
         """The first outcome and whose it is; None if nobody took the job. Has no timeout: the job has one.
@@ -406,70 +391,6 @@ class Hooks:
                 for item in call.value:
                     found.append((each.plugin, item))
         return found
-
-
-class _Around:
-    """The context managers of a job, entered in order and left in reverse, every one that was entered."""
-
-    def __init__(self, runner: Runner, around: Sequence[Implementation], job: OfTask) -> None:
-        self._runner, self._around, self._job = runner, around, job
-        self._entered: list[tuple[Implementation, Any]] = []
-
-    async def __aenter__(self) -> None:
-        try:
-            for each in self._around:
-                if each.tally.off is None:
-                    await self._enter(each)
-                elif each.plugin in self._job.task.plugins:
-                    raise HookFailed(self._runner.skipped(each))
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
-
-    async def _enter(self, each: Implementation) -> None:
-        call = self._runner.run(each, (self._job,))
-        manager = call.value
-        if call.error is None:
-            call = await self._runner.wait(_step(each, manager.__aenter__), (), self._runner.limit)
-        if call.error is not None:
-            raise HookFailed(call) from call.error
-        self._entered.append((each, manager))
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
-    ) -> Literal[False]:
-        """Never swallows the job's own error; a failure to leave counts only if the job itself went well."""
-        first: BaseException | None = None
-        while self._entered:
-            each, manager = self._entered.pop()
-            leave = _step(each, manager.__aexit__, error)
-            try:
-                call = await self._runner.wait(leave, (kind, error, trace), self._runner.limit)
-            except asyncio.CancelledError as cancelled:
-                first = cancelled  # the others are left all the same
-                continue
-            if call.error is not None and first is None:
-                first = HookFailed(call)
-                first.__cause__ = call.error
-        if first is not None and (error is None or isinstance(first, asyncio.CancelledError)):
-            raise first
-        return False
-
-
-def _step(each: Implementation, function: Callable[..., Any], passing: BaseException | None = None) -> Implementation:
-    """Entering or leaving a manager, timed and blamed like the implementation that gave it.
-
-    Leaving may raise the job's own error again (``passing``): that is no failure of the plugin.
-    """
-
-    async def step(*arguments: Any) -> None:
-        try:
-            await function(*arguments)
-        except BaseException as error:
-            if error is not passing:
-                raise
-
-    return attrs.evolve(each, function=step, read=answers.nothing, holds=False)
 
 
 def _needed(call: Call) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from attrs import frozen
@@ -19,7 +19,9 @@ from vivarium_kernel.calls import Hooks
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.health import Health, describe
 from vivarium_kernel.installed import TAKEN, Found
+from vivarium_kernel.migrating import migrate
 from vivarium_kernel.plugins import (
+    BadService,
     Broken,
     Changed,
     Failed,
@@ -32,6 +34,7 @@ from vivarium_kernel.plugins import (
     switch_off,
 )
 from vivarium_kernel.registry import Choice, changed
+from vivarium_kernel.services import Services, cure, named
 from vivarium_kernel.store import Tx
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ class Composition:
     hooks: Hooks
     health: Health
     failed: list[Failed]
-    services: Mapping[str, Any]
+    services: Services
 
 
 def compose(village: Village, how: With, alive: Mapping[str, Plugin] | None = None) -> Composition:
@@ -56,13 +59,13 @@ def compose(village: Village, how: With, alive: Mapping[str, Plugin] | None = No
     choice = village.choice()
     failed: list[Failed] = []
     given = {plugin.name: plugin for plugin in how.plugins}
-    own = builtin_plugins() | given
+    own = builtin_plugins(village.settings) | given
     classes = {name: plugin for name, plugin in own.items() if not choice.why_off(name, installed=False)}
     if how.installed:
         classes = _installed(choice, failed, set(given)) | classes
     for name, plugin in list(classes.items()):
         try:
-            _migrate(village, name, plugin)
+            migrate(village, name, plugin)
             _compare_physics(village, name, plugin)
         except Exception as error:
             failed.append(_broken(name, plugin, error))
@@ -79,13 +82,14 @@ def compose(village: Village, how: With, alive: Mapping[str, Plugin] | None = No
         plugins, wrong = build(village, classes, village.settings.plugins, alive)
         hooks = Hooks(plugins, health, timeouts=how.timeouts, mark=how.mark)
         hooks.register_actions()
-        withdrawn = {call.plugin: call.error for call in hooks.failed}
+        withdrawn = [_broken(call.plugin, classes[call.plugin], call.error, call.hook) for call in hooks.failed]
+        services, broken = _services(hooks.plugins)
+        withdrawn += [] if withdrawn else _unlike(hooks.plugins, services)
         if not withdrawn:
-            break
-        for name, fault in withdrawn.items():
-            failed.append(_broken(name, classes.pop(name), fault))
-    services = _services(hooks.plugins, failed)
-    return Composition(hooks, health, failed + wrong, services)
+            return Composition(hooks, health, failed + wrong + broken, services)
+        for each in withdrawn:
+            if classes.pop(each.name, None) is not None:
+                failed.append(each)
 
 
 def _installed(choice: Choice, failed: list[Failed], given: set[str]) -> dict[str, type[Plugin]]:
@@ -119,15 +123,6 @@ def _refuse_changed(choice: Choice, found: Found) -> None:
             raise Changed(found.name, f"plugin {found.name!r}", what, cure)
 
 
-def _migrate(village: Village, name: str, plugin: type[Plugin]) -> None:
-    if plugin.migrations is None:
-        return
-    from sqlite_utils import Database  # costs 0.1 s, and only plugins with tables need it
-
-    with village.store.exclusive() as connection:
-        plugin.migrations.apply(Database(connection))
-
-
 def _compare_physics(village: Village, name: str, plugin: type[Plugin]) -> None:
     if plugin.Physics is not None:
         constants = msgspec.json.encode(plugin.Physics(), order="sorted").decode()
@@ -153,19 +148,34 @@ def _keep_physics(tx: Tx, asked: tuple[str, str]) -> None:
         )
 
 
-def _services(plugins: Iterable[Plugin], failed: list[Failed]) -> dict[str, Any]:
-    services = {}
+def _services(plugins: Iterable[Plugin]) -> tuple[Services, list[Failed]]:
+    """What the plugins provide, and those whose service can't be made: others do without it."""
+    services, broken = {}, []
     for plugin in plugins:
         provides = type(plugin).provides
         if provides is not None:
             try:
                 services[plugin.name] = provides(plugin)
             except Exception as error:
-                failed.append(_broken(plugin.name, type(plugin), error))
-    return services
+                broken.append(_broken(plugin.name, type(plugin), error))
+    return Services(services), broken
 
 
-def _broken(name: str, plugin: type[Plugin], error: BaseException | None) -> Failed:
-    where = f"{plugin.__module__}.{plugin.__qualname__}"
+def _unlike(plugins: Iterable[Plugin], services: Services) -> list[Failed]:
+    """The plugins that ask for more than the services that are on can do."""
+    found = []
+    for plugin in plugins:
+        errors = [
+            BadService(plugin.name, f"{plugin.name} asks {other} by {named(protocol)} for {wanted}", fault, cure(other))
+            for other, protocol in type(plugin).asks.items()
+            for wanted, fault in services.lacking(other, protocol)
+        ]
+        if errors:
+            found.append(Failed(plugin.name, tuple(errors)))
+    return found
+
+
+def _broken(name: str, plugin: type[Plugin], error: BaseException | None, hook: str = "") -> Failed:
+    where = f"{plugin.__module__}.{plugin.__qualname__}" + (f".{hook}" if hook else "")
     cure = getattr(error, "next_step", "") or f"mend it, or switch it off: {switch_off(name)}"
     return Failed(name, (Broken(name, where, getattr(error, "message", "") or describe(error), cure),))

@@ -31,8 +31,8 @@ from vivarium_kernel.records import (
 if TYPE_CHECKING:
     from vivarium_kernel.actions import Action
     from vivarium_kernel.api.panels import Panel
-    from vivarium_kernel.cycle import Job
     from vivarium_kernel.grants import PluginTx, PluginView
+    from vivarium_kernel.jobs import Job
     from vivarium_kernel.village import Village
 
 hookspec = pluggy.HookspecMarker("vivarium")

@@ -5,6 +5,7 @@ What is found out is its hooks, settings, requirements, faults and how long its 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -46,10 +47,13 @@ class Looked:
     provides: str = ""
     import_ms: float = 0.0
     faults: tuple[str, ...] = field(default=())
+    offers: tuple[str, ...] = ()  # hooks of its own: "NAME: what it says of itself"
+    waits: tuple[str, ...] = ()  # hooks that it implements and nobody offers: "NAME waits for …"
+    asks: tuple[str, ...] = ()  # plugins whose service it uses where they are on
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Looked:
-        lists = {key: tuple(raw[key]) for key in ("hooks", "requires", "after", "faults")}
+        lists = {key: tuple(raw[key]) for key in ("hooks", "requires", "after", "faults", "offers", "waits", "asks")}
         config = tuple(Setting(**one) for one in raw["config"])
         return cls(**{**raw, **lists, "config": config})
 
@@ -135,9 +139,11 @@ def of_class(name: str, cls: Any, raw: Mapping[str, Any], import_ms: float = 0.0
     """What a plugin's class says of itself."""
     import inspect
 
-    from vivarium_kernel.plugins import examined, hooks_of
+    from vivarium_kernel.offering import offered_by
+    from vivarium_kernel.plugins import examined, hooks_of, waiting_for
 
-    _, wrong = examined(name, cls, raw)
+    others = neighbours(cls)
+    _, wrong = examined(name, cls, raw, others)
     provides = cls.provides
     return Looked(
         name,
@@ -151,7 +157,25 @@ def of_class(name: str, cls: Any, raw: Mapping[str, Any], import_ms: float = 0.0
         provides="" if provides is None else getattr(provides, "__qualname__", repr(provides)),
         import_ms=round(import_ms, 1),
         faults=tuple(map(str, wrong)),
+        offers=tuple(f"{spec.name}: {spec.doc}" for spec in offered_by(cls)),
+        waits=() if wrong else tuple(f"{hook} waits {why}" for hook, why in waiting_for(cls, others).items()),
+        asks=tuple(map(str, cls.asks)) if isinstance(cls.asks, Mapping) else (),
     )
+
+
+def neighbours(cls: Any) -> dict[str, Any]:
+    """The plugins that a class names in ``requires`` and ``after``, of those that are installed and can be loaded."""
+    from vivarium_kernel.builtin import builtin_places
+    from vivarium_kernel.plugins import Plugin, PluginError, discover, load
+
+    found: dict[str, Any] = dict.fromkeys(builtin_places(), Plugin)  # the kernel's own offer no hooks
+    named = [other for each in (cls.requires, cls.after) if isinstance(each, tuple) for other in each]
+    points = discover()[0] if set(named) - set(found) else {}
+    for other in named:
+        if other in points and other not in found:
+            with contextlib.suppress(PluginError):  # it is told where that plugin itself is looked at
+                found[other] = load(points[other])
+    return found
 
 
 def settings_of(config: Any) -> list[Setting]:

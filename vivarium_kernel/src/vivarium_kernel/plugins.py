@@ -10,22 +10,24 @@ import heapq
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import attrs
-import pluggy
 
-from vivarium_kernel import hookspecs
+from vivarium_kernel import fitting, hookspecs, offering
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.health import describe
 from vivarium_kernel.hookspecs import hookimpl
 from vivarium_kernel.installed import GROUP, UNCLASH, Found, claimants, claims
-from vivarium_kernel.problems import InputError, near
+from vivarium_kernel.offering import HookSpec
+from vivarium_kernel.problems import InputError
 from vivarium_kernel.structuring import structure
 
 __all__ = ["API", "Failed", "Found", "Plugin", "PluginError", "build", "discover", "hookimpl", "load", "ordered"]
 
 API = 1
+P = ParamSpec("P")
+R = TypeVar("R")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -35,23 +37,27 @@ class Plugin:
     ``name`` is the entry point's name; the plugin's tables, event kinds and actions begin with it. ``requires`` are
     plugins without which it can't live, ``after`` those that come first where they are present. ``Config`` is an attrs
     class that ``[plugins.NAME]`` is read into, ``Physics`` a frozen attrs class of constants with defaults, and
-    ``provides`` what ``village.service(NAME)`` gives to others. ``guards`` are the kinds of subject that its
+    ``provides`` what ``village.service(NAME, Needs)`` gives to others. ``guards`` are the kinds of subject that its
     safety check judges, None all: a check that fails stops nothing of other kinds. ``modes`` are the modes of tasks
     that it executes beside the kernel's own; where a plugin executes tasks and names none, any mode may be posted.
     A method ``drain(tx)``, where there is one, gives back what the plugin holds before it is switched off by
     ``vivarium plugins disable NAME --drain``; what it leaves, the kernel gives back by a rule of its own.
+    ``hookspecs`` are the hooks that it offers to others. ``asks`` has, by plugin, the Protocol that this one needs of
+    the other's service: a service that lacks something of it is told when both are on.
     """
 
     name: ClassVar[str] = ""
     api: ClassVar[int] = API
     Config: ClassVar[type | None] = None
     Physics: ClassVar[type | None] = None
-    migrations: ClassVar[Any] = None
+    migrations: ClassVar[Any] = None  # sqlite_utils.Migrations, or "module:attribute" of them
     requires: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[Callable[..., Any] | None] = None
     guards: ClassVar[tuple[str, ...] | None] = None
     modes: ClassVar[tuple[str, ...]] = ()
+    hookspecs: ClassVar[tuple[HookSpec[..., Any], ...]] = ()
+    asks: ClassVar[Mapping[str, type]] = {}
 
     def __init__(self, village: Any, config: Any) -> None:
         self.village = village
@@ -59,6 +65,18 @@ class Plugin:
 
     def __repr__(self) -> str:
         return f"<plugin {self.name}>"
+
+    def call(self, hook: HookSpec[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a hook of this plugin's ``hookspecs`` in those that implement it; see its kind for what is given back.
+
+        Whoever fails is left out and named in the village's health. Nothing is called, and no answer given, while this
+        plugin is off. Not for while plugins are built and register: the others are not there yet.
+        """
+        if hook not in type(self).hookspecs:
+            what = getattr(hook, "name", repr(hook))
+            raise BadHook(self.name, f"{what} called by {self.name}", "is no hook of its own", "list it in hookspecs")
+        found: R = self.village.hooks.offered.call(hook, args, kwargs)
+        return found
 
 
 class PluginError(Invalid):
@@ -102,6 +120,12 @@ class BadHook(PluginError):
     """A method marked ``@hookimpl`` does not fit any hook."""
 
     RULE = "plugins.hook"
+
+
+class BadService(PluginError):
+    """A plugin asks for more than another one's service can do; ``definition`` is the member of its Protocol."""
+
+    RULE = "plugins.service"
 
 
 class Missing(PluginError):
@@ -173,13 +197,13 @@ def build(
     errors: dict[str, list[PluginError]] = {}
     configs: dict[str, Any] = {}
     for name, cls in sorted(classes_by_name.items()):
-        configs[name], wrong = examined(name, cls, config.get(name, {}))
+        configs[name], wrong = examined(name, cls, config.get(name, {}), classes_by_name)
         if wrong:
             errors[name] = wrong
     for circle in list(_circles({name: cls for name, cls in classes_by_name.items() if name not in errors})):
         errors[circle.plugin] = [circle]
     built: dict[str, Plugin] = {}
-    registry = pluggy.PluginManager("vivarium")
+    registry = fitting.Registry()
     registry.add_hookspecs(hookspecs)
     for name in _order(classes_by_name, errors):
         cls = classes_by_name[name]
@@ -198,12 +222,17 @@ def build(
     return list(built.values()), [Failed(name, tuple(wrong)) for name, wrong in sorted(errors.items())]
 
 
-def examined(name: str, cls: type[Plugin], raw: Mapping[str, Any]) -> tuple[Any, list[PluginError]]:
-    """A plugin's config, read from its table ``raw``, and everything that is wrong with it and with the class."""
+def examined(
+    name: str, cls: type[Plugin], raw: Mapping[str, Any], others: Mapping[str, type[Plugin]] | None = None
+) -> tuple[Any, list[PluginError]]:
+    """A plugin's config, read from its table ``raw``, and everything that is wrong with it and with the class.
+
+    ``others`` are the plugins that are on beside it.
+    """
     wrong = list(_declaration_errors(name, cls))
     config = None
     if isinstance(cls, type):
-        wrong += hook_errors(name, cls)
+        wrong += hook_errors(name, cls, others)
         try:
             config = _configured(name, cls, raw)
         except InputError as refused:
@@ -225,91 +254,45 @@ def ordered(plugins: Iterable[Plugin]) -> list[Plugin]:
 
 def hooks_of(cls: type[Plugin]) -> list[str]:
     """The hooks that a class implements, by name."""
-    registry = pluggy.PluginManager("vivarium")
-    marked = {name: registry.parse_hookimpl_opts(cls, name) for name in dir(cls)}
-    return sorted(str(options.get("specname") or name) for name, options in marked.items() if options is not None)
+    return fitting.implemented(cls)
 
 
 def hook_docs() -> dict[str, str]:
-    """The first line of what each hook's spec says, by the hook's name."""
-    registry = pluggy.PluginManager("vivarium")
-    specs = {
-        name: one for name, one in vars(hookspecs).items() if registry.parse_hookspec_opts(hookspecs, name) is not None
+    """The first line of what each of the kernel's hooks says of itself, by its name."""
+    return {
+        name: (inspect.getdoc(hook.function) or "").partition("\n")[0] for name, hook in fitting.kernel_hooks().items()
     }
-    return {name: (inspect.getdoc(one) or "").partition("\n")[0] for name, one in specs.items()}
 
 
-def hook_errors(plugin: str, cls: type[Plugin]) -> Iterator[BadHook]:
-    """What is wrong with the methods that a class marks with ``@hookimpl``, and with those it forgot to mark."""
-    registry = pluggy.PluginManager("vivarium")
-    hooks = {
-        name: function
-        for name, function in vars(hookspecs).items()
-        if registry.parse_hookspec_opts(hookspecs, name) is not None
-    }
-    for name in dir(cls):
-        options = registry.parse_hookimpl_opts(cls, name)
-        if options is None:
-            if name in hooks and inspect.isroutine(inspect.getattr_static(cls, name)):
-                fault = "has the name of a hook and is not marked, so that it would never be called"
-                yield BadHook(plugin, f"{cls.__name__}.{name}", fault, "write @hookimpl above it")
-            continue
-        hook = options.get("specname") or name
-        if hook in hooks:
-            yield from _signature_errors(plugin, cls, name, hooks[hook], cast(Mapping[str, Any], options))
-        elif not options.get("optionalhook"):
-            close = near(hook, hooks)
-            meant = f"did you mean {close}?" if close else f"the hooks are {', '.join(hooks)}"
-            yield BadHook(plugin, _definition(cls, name), f"there is no hook {hook}", f"{hook}: {meant}")
+def hook_errors(plugin: str, cls: type[Plugin], others: Mapping[str, type[Plugin]] | None = None) -> Iterator[BadHook]:
+    """What is wrong with a class's implementations of hooks, and with the hooks that it offers itself.
+
+    ``others`` are the plugins that are on beside it: they may offer hooks too.
+    """
+    beside = {**(others or {}), plugin: cls}
+    named = [other for field in ("requires", "after") for other in _names(cls, field)]
+    absent = [name for name in named if name not in beside]
+    found = fitting.misfits(cls, offering.hooks_with(beside), named, absent)
+    yield from (BadHook(plugin, *misfit) for misfit in (*found, *offering.offer_faults(plugin, cls, beside)))
 
 
-def _signature_errors(
-    plugin: str, cls: type[Plugin], name: str, spec: Callable[..., Any], options: Mapping[str, Any]
-) -> Iterator[BadHook]:
-    function, parameters = _function(cls, name)
-    definition = _definition(cls, name)
-    known = list(inspect.signature(spec).parameters)
-    takes = f"{spec.__name__}({', '.join(known)})"
-
-    def fault(what: str, cure: str) -> BadHook:
-        return BadHook(plugin, definition, what, cure)
-
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            yield fault(f"{parameter} takes whatever comes", f"name the arguments that it uses of {takes}")
-        elif parameter.name not in known:
-            close = near(parameter.name, known)
-            cure = f"did you mean {close}?" if close else f"the hook is {takes}; leave out what it does not use"
-            yield fault(f"the hook has no argument {parameter.name}", f"{parameter.name}: {cure}")
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            yield fault(f"argument {parameter.name} is keyword-only", "remove the * before it")
-        elif parameter.default is not parameter.empty:
-            yield fault(f"argument {parameter.name} has a default", f"write {parameter.name} alone: it is always given")
-    if options.get("wrapper") or options.get("hookwrapper"):
-        yield fault("hook wrappers are not run", "wrap a job with around_execution; leave the option out")
-    if options.get("tryfirst") and options.get("trylast"):
-        yield fault("is both tryfirst and trylast", "choose one")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        manager = spec.__name__ == "around_execution"
-        cure = "write @contextlib.asynccontextmanager below @hookimpl" if manager else "return the answer, don't yield"
-        yield fault("is a generator", cure)
-    elif inspect.iscoroutinefunction(spec) and not inspect.iscoroutinefunction(function):
-        yield fault("the hook is a coroutine and this is not", "write async def")
-    elif inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(spec):
-        yield fault("the hook is a plain function and this is a coroutine", "write def, and don't await in it")
+def _names(cls: type, field: str) -> tuple[str, ...]:
+    """What a class says in ``requires`` or ``after``; nothing where that is no tuple, which is told elsewhere."""
+    value = getattr(cls, field, ())
+    return value if isinstance(value, tuple) else ()
 
 
-def _function(cls: type, name: str) -> tuple[Callable[..., Any], Sequence[inspect.Parameter]]:
-    """A method's function, and its parameters as the call loop sees them."""
-    static = inspect.getattr_static(cls, name)
-    function = getattr(static, "__func__", static)
-    parameters = list(inspect.signature(function).parameters.values())
-    return function, parameters if isinstance(static, staticmethod) else parameters[1:]
-
-
-def _definition(cls: type, name: str) -> str:
-    _, parameters = _function(cls, name)
-    return f"{cls.__name__}.{name}({', '.join(parameter.name for parameter in parameters)})"
+def waiting_for(cls: type[Plugin], others: Mapping[str, type[Plugin]]) -> dict[str, str]:
+    """The hooks that a class implements and nobody offers among ``others``, and what each waits for, in words."""
+    hooks = offering.hooks_with({**others, cls.name: cls})
+    absent = [name for name in sorted(_before(cls)) if name not in others]
+    waits = f"for {' or '.join(absent)}, which is not on" if absent else "for a plugin that offers it"
+    found = {}
+    for hook in hooks_of(cls):
+        if hook not in hooks:
+            close = fitting.slip(hook, list(hooks))
+            found[hook] = waits + (f"; did you mean {close}{fitting.of(hooks[close])}?" if close else "")
+    return found
 
 
 def _declaration_errors(name: str, cls: type[Plugin]) -> Iterator[PluginError]:
@@ -331,6 +314,15 @@ def _declaration_errors(name: str, cls: type[Plugin]) -> Iterator[PluginError]:
         if not isinstance(value, tuple) or not all(isinstance(other, str) for other in value):
             cure = f'write {field} = ("name",), with the comma'
             yield BadDeclaration(name, f"{what}.{field} = {value!r}", "is not a tuple of names", cure)
+    migrations = getattr(cls.migrations, "name", name)
+    if migrations != name:
+        cure = f"write Migrations({name!r}): by it the village knows whose tables are whose"
+        yield BadDeclaration(name, f"{what}.migrations", f"are called {migrations!r}", cure)
+    for other, protocol in cls.asks.items() if isinstance(cls.asks, Mapping) else [("", None)]:
+        if not (isinstance(other, str) and isinstance(protocol, type) and getattr(protocol, "_is_protocol", False)):
+            cure = 'write asks = {"name": Needs}, with class Needs(Protocol)'
+            yield BadDeclaration(name, f"{what}.asks = {cls.asks!r:.200}", "is not a Protocol by plugin", cure)
+            break
     for field in ("Config", "Physics"):
         value = getattr(cls, field)
         if value is not None and not (isinstance(value, type) and attrs.has(value)):

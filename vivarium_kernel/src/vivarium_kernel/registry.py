@@ -38,6 +38,7 @@ class Recorded:
     hooks: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    offers: tuple[str, ...] = ()
 
 
 @frozen
@@ -215,7 +216,7 @@ def _recorded(name: str, raw: Any) -> Recorded:
         fields[key] = raw.get(key, "")
         if not isinstance(fields[key], str):
             raise TypeError(f'"plugins.{name}.{key}" must be text, not {json.dumps(fields[key])[:80]}')
-    for key in ("hooks", "config", "requires"):
+    for key in ("hooks", "config", "requires", "offers"):
         fields[key] = tuple(_names(raw.get(key, []), f"plugins.{name}.{key}"))
     return Recorded(**fields)
 

@@ -21,7 +21,9 @@ import pluggy
 
 from vivarium_kernel import answers, hookspecs
 from vivarium_kernel.errors import VivariumError
+from vivarium_kernel.fitting import Registry, place
 from vivarium_kernel.health import SLOW_SECONDS, Call, Health, SwitchedOff, Tally, describe, where
+from vivarium_kernel.offering import offered_by, reader_of
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.watchdog import Mark, Slot, label
 
@@ -195,43 +197,41 @@ def implementations(
     plugins: Sequence[Plugin], health: Health, mark: Mark | None, weights: Mapping[str, float]
 ) -> dict[str, tuple[Implementation, ...]]:
     """The implementations of each hook in the order of their calls: tryfirst, the plugins' order, trylast."""
-    manager = pluggy.PluginManager("vivarium")
+    manager = Registry()
     manager.add_hookspecs(hookspecs)
+    specs = {hook: (getattr(hookspecs, hook), read) for hook, read in answers.READERS.items()}
+    for spec in (spec for plugin in plugins for spec in offered_by(type(plugin))):
+        manager.add_hookspecs(type(spec.name, (), {spec.name: staticmethod(spec.function)}))
+        specs[spec.name] = (spec.function, reader_of(spec))
     for plugin in plugins:
         manager.register(plugin, plugin.name)
-    place = {plugin.name: index for index, plugin in enumerate(plugins)}
+    turns = {plugin.name: index for index, plugin in enumerate(plugins)}
 
     def turn(registered: pluggy.HookImpl) -> tuple[int, int]:
-        return (0 if registered.tryfirst else 2 if registered.trylast else 1), place[registered.plugin_name]
+        return (0 if registered.tryfirst else 2 if registered.trylast else 1), turns[registered.plugin_name]
 
     found = {}
-    for hook, read in answers.READERS.items():
-        spec = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+    for hook, (function, read) in specs.items():
+        arguments = tuple(inspect.signature(function).parameters)
         slot = None if mark is None else mark.writer if hook in TRANSACT else mark.loop
         found[hook] = tuple(
             Implementation(
                 plugin=each.plugin_name,
                 hook=hook,
-                function=_taking(each.function, each.argnames, spec),
+                function=_taking(each.function, each.argnames, arguments),
                 read=read,
                 tally=health.tally(each.plugin_name, hook),
                 granted="view" in each.argnames,
-                holds=not inspect.iscoroutinefunction(getattr(hookspecs, hook)),
+                holds=not inspect.iscoroutinefunction(function),
                 weight=weights.get(each.plugin_name, 1.0),
                 slot=slot,
                 label=label(each.plugin_name, hook),
-                place=_place(each.function),
+                place=place(each.function),
                 thread="writer" if hook in TRANSACT else "loop",
             )
             for each in sorted(getattr(manager.hook, hook).get_hookimpls(), key=turn)
         )
     return found
-
-
-def _place(function: Callable[..., Any]) -> str:
-    """Where a function is written, as ``file:line``; empty for one that is not Python."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
 
 
 def _taking(function: Callable[..., Any], wanted: Sequence[str], spec: tuple[str, ...]) -> Callable[..., Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 2  # PRAGMA user_version: the number of kernel migrations that have run
+VERSION = 3  # PRAGMA user_version: the number of kernel migrations that have run
 
 # Text columns that plugins may not read through a view, and tables that they may not read at all.
-PRIVATE_COLUMNS = frozenset({("steps", "private_text")})
+PRIVATE_COLUMNS = frozenset({("steps", "private_text"), ("steps", "private_result")})
 PRIVATE_TABLES = frozenset({"tokens"})
 
 _TABLES = """
@@ -270,6 +270,15 @@ CREATE TABLE timings (
 """
 
 
+# What residents think with: results that only a continued attempt reads, until when a resident rests; and of a plugin
+# the digest of the file whose migrations ran here.
+_THINKING = """
+ALTER TABLE steps ADD COLUMN private_result TEXT;
+ALTER TABLE residents ADD COLUMN rests_until_hour INTEGER;
+ALTER TABLE plugins ADD COLUMN migrated TEXT;
+"""
+
+
 def table_names() -> frozenset[str]:
     """The names of the kernel's tables."""
     lines = (_TABLES + _WATCHED).splitlines()
@@ -289,6 +298,10 @@ def kernel_migrations() -> Migrations:
     @migrations()
     def m002_plugins_at_work(db):  # type: ignore[no-untyped-def]
         _run(db, _WATCHED, 2)
+
+    @migrations()
+    def m003_thinking(db):  # type: ignore[no-untyped-def]
+        _run(db, _THINKING, 3)
 
     return migrations
 

@@ -23,7 +23,8 @@ ACCEPT = "look at what has changed, then accept it: vivarium plugins enable {}"
 class Standing:
     """How a plugin stands. ``hooks`` and ``config`` are None where nobody has looked yet.
 
-    ``off_on`` has the hooks that it is switched off on, with their causes: by its breaker or the watchdog.
+    ``off_on`` has the hooks that it is switched off on, with their causes: by its breaker or the watchdog;
+    ``offers`` are the hooks of its own, each with what it says of itself.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Standing:
     config: tuple[str, ...] | None = None
     import_ms: float | None = None
     off_on: Mapping[str, str] = field(factory=dict)
+    offers: tuple[str, ...] = ()
 
 
 def standings(
@@ -56,7 +58,7 @@ def standings(
         known = (looked or {}).get(name)
         if known is not None and one.name not in own:
             one = evolve(one, hooks=known.hooks, config=tuple(each.key for each in known.config))
-            one = evolve(one, import_ms=known.import_ms)
+            one = evolve(one, import_ms=known.import_ms, offers=known.offers)
             if known.faults and one.state == "on":
                 one = evolve(one, state="failed", cause="; ".join(known.faults), next_step=_off(name))
         found.append(one)
@@ -112,7 +114,7 @@ def _installed(choice: Choice, name: str, claim: Sequence[Found], recorded: Reco
     first = claim[0]
     one = Standing(name, first.distribution, first.version, "on")
     if recorded is not None:
-        one = evolve(one, hooks=recorded.hooks, config=recorded.config)
+        one = evolve(one, hooks=recorded.hooks, config=recorded.config, offers=recorded.offers)
     why = choice.why_off(name, installed=True)
     if name in own:
         return evolve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -112,22 +112,37 @@ class Guard:
     def __init__(self) -> None:
         self.plugin: str | None = None
         self.writing = False
+        self.own: set[tuple[str, str]] = set()  # plugins with tables that were found to be theirs
+        self.unknown: str | None = None  # a table with the plugin's name in front of which that is not known yet
 
     def __call__(self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
         plugin = self.plugin
-        if plugin is None:
+        if plugin is None or action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE):
             return sqlite3.SQLITE_OK
-        own = first is not None and first.startswith(f"{plugin}_")
-        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE):
-            return sqlite3.SQLITE_OK
+        own = (plugin, first) in self.own
+        if not own and first is not None and first.startswith(f"{plugin}_") and first not in KERNEL_TABLES:
+            self.unknown = first
+            return sqlite3.SQLITE_DENY
         if action == sqlite3.SQLITE_READ:
             kernels = first in KERNEL_TABLES and first not in schema.PRIVATE_TABLES
-            if own or (kernels and (first, second) not in schema.PRIVATE_COLUMNS):
-                return sqlite3.SQLITE_OK
-            return sqlite3.SQLITE_DENY
-        if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE) and own and self.writing:
-            return sqlite3.SQLITE_OK
-        return sqlite3.SQLITE_DENY
+            allowed = own or (kernels and (first, second) not in schema.PRIVATE_COLUMNS)
+        else:
+            writes = action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE)
+            allowed = writes and own and self.writing
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def migrated(connection: sqlite3.Connection) -> list[str]:
+    """The plugins that ever made tables here, on or off, by what sqlite-utils notes of their migrations."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone() is None:
+        return []
+    return [row[0] for row in connection.execute("SELECT DISTINCT migration_set FROM _sqlite_migrations")]
+
+
+def owns(plugin: str, table: str, known: Iterable[str]) -> bool:
+    """Whether a table is the plugin's: of all ``known`` whose name it begins with, the longest has it."""
+    longer = (other for other in known if other.startswith(f"{plugin}_"))
+    return table.startswith(f"{plugin}_") and not any(table.startswith(f"{other}_") for other in longer)
 
 
 KERNEL_TABLES = frozenset({*schema.table_names(), "json_each"})
@@ -312,12 +327,19 @@ def json_list(values: Sequence[Any]) -> str:
 def _guarded(
     connection: sqlite3.Connection, guard: Guard, plugin: str, sql: str, params: Sequence[Any], *, writing: bool = False
 ) -> list[Row]:
-    guard.plugin, guard.writing = plugin, writing
-    try:
-        # The comment keeps a statement that was compiled for somebody else from being used again for a plugin.
-        return connection.execute(f"/* {plugin} {'writes' if writing else 'reads'} */ {sql}", params).fetchall()
-    finally:
-        guard.plugin = None
+    # The comment keeps a statement that was compiled for somebody else from being used again for a plugin.
+    text = f"/* {plugin} {'writes' if writing else 'reads'} */ {sql}"
+    while True:
+        guard.plugin, guard.writing, guard.unknown = plugin, writing, None
+        try:
+            return connection.execute(text, params).fetchall()
+        except sqlite3.DatabaseError:
+            guard.plugin, table = None, guard.unknown
+            if table is None or not owns(plugin, table, migrated(connection)):
+                raise
+            guard.own.add((plugin, table))  # and again: it was refused before it did anything
+        finally:
+            guard.plugin = None
 
 
 def setwise(rank: int) -> Callable[[Setwise], Setwise]:

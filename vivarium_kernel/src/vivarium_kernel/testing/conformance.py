@@ -111,7 +111,8 @@ class Conformance:
         _none(inspection.config_problems(subject, subject.name, self.config))
 
     def test_its_hooks_fit(self, subject: type[Plugin]) -> None:
-        _none(inspection.hook_problems(subject, subject.name))
+        given = {each.name: each for each in self.others if isinstance(each, type)}
+        _none(inspection.hook_problems(subject, subject.name, given))
 
     def test_it_documents_itself(self, subject: type[Plugin]) -> None:
         _none(inspection.documentation_problems(subject, subject.name, self.found))
@@ -135,7 +136,8 @@ class Conformance:
         self, subject: type[Plugin], opening: Opening, on_stage: Stage
     ) -> None:
         alone = cast_plugins([*(each for each in opening.plugins if each.name in _needs(opening, subject)), subject])
-        beside = [name for name in subject.after if name in discover()[0]]
+        asked = [*subject.after, *subject.asks]
+        beside = [name for name in asked if name in discover()[0]]
         for number, plugins in enumerate((alone, cast_plugins([*opening.plugins, *beside]))):
             folder = opening.folder / str(number)
             village = _opened(on_stage, evolve(opening, plugins=plugins, folder=folder))
@@ -161,6 +163,12 @@ class Conformance:
     def test_it_unloads_cleanly(self, subject: type[Plugin], opening: Opening) -> None:
         try:
             _none(trial.leaving_problems(opening, subject, real_time=self.real_time))
+        except Unsound as error:
+            pytest.fail(str(error), pytrace=False)
+
+    def test_its_actions_answer_or_refuse(self, subject: type[Plugin], opening: Opening, on_stage: Stage) -> None:
+        try:
+            _none(trial.action_problems(on_stage, opening, subject.name))
         except Unsound as error:
             pytest.fail(str(error), pytrace=False)
 

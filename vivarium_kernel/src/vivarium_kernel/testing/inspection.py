@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import inspect
 import json
@@ -14,9 +13,19 @@ from typing import Any
 
 import attrs
 
-from vivarium_kernel import hookspecs
+from vivarium_kernel.fitting import of, slip
+from vivarium_kernel.inspecting import neighbours
 from vivarium_kernel.installed import GROUP, Found
-from vivarium_kernel.plugins import Plugin, PluginError, _declaration_errors, discover, hook_errors, load
+from vivarium_kernel.offering import hooks_with
+from vivarium_kernel.plugins import (
+    Plugin,
+    PluginError,
+    _declaration_errors,
+    discover,
+    hook_errors,
+    load,
+    waiting_for,
+)
 from vivarium_kernel.problems import InputError
 from vivarium_kernel.structuring import structure
 
@@ -66,9 +75,6 @@ def entry_point_problems(cls: type[Plugin] | None, found: Found | None) -> Itera
 def name_problems(cls: type[Plugin], name: str) -> Iterator[str]:
     """Whether the declaration can be, and the plugin's parts bear its name."""
     yield from (str(error) for error in _declaration_errors(name, cls))
-    migrations = cls.migrations
-    if migrations is not None and getattr(migrations, "name", name) != name:
-        yield f"its migrations are called {migrations.name!r}: Migrations({name!r}), or they clash with another's"
     if name in cls.requires or name in cls.after:
         yield f"{cls.__name__} requires itself, or comes after itself: take {name!r} out of requires and after"
 
@@ -101,17 +107,25 @@ def _as_written(config: Any) -> dict[str, Any]:
     return {key: value for key, value in said.items() if isinstance(value, (str, int, float, bool, list, tuple))}
 
 
-def hook_problems(cls: type[Plugin], name: str) -> Iterator[str]:
-    """Whether each marked method fits its hook, and none that was meant to is left unmarked."""
-    yield from (str(error) for error in hook_errors(name, cls))
-    hooks = [hook for hook, function in vars(hookspecs).items() if hasattr(function, "vivarium_spec")]
+def hook_problems(cls: type[Plugin], name: str, given: Mapping[str, type[Plugin]] | None = None) -> Iterator[str]:
+    """Whether each marked method fits its hook, and none that was meant to is left unmarked.
+
+    Hooks are the kernel's and those of the plugins that it names, of those that are ``given`` or installed.
+    """
+    others = {**neighbours(cls), **(given or {})}
+    yield from (str(error) for error in hook_errors(name, cls, others))
+    hooks = hooks_with({**others, name: cls})
     for method in dir(cls):
         function = inspect.getattr_static(cls, method)
         if method.startswith("_") or not inspect.isfunction(function) or hasattr(function, "vivarium_impl"):
             continue
-        close = difflib.get_close_matches(method, hooks, 1, 0.85)
+        close = slip(method, list(hooks))
         if close and method not in hooks:
-            yield f"{cls.__name__}.{method}: did you mean {close[0]}? Mark it with @hookimpl, or give it another name"
+            meant = f"{close}{of(hooks[close])}"
+            yield f"{cls.__name__}.{method}: did you mean {meant}? Mark it with @hookimpl, or give it another name"
+    for hook, why in waiting_for(cls, others).items():
+        if "did you mean" in why:
+            yield f"{cls.__name__}.{hook} waits {why}"
 
 
 def import_problems(module: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,8 @@ Line = str | Reply | Exception | Callable[[Request], "str | Reply"]
 class ScriptedModel:
     """A model provider without a model. It costs nothing unless ``price_of_all`` says so.
 
-    Without a line of its script it repeats the task. ``requests`` are the calls that it took, oldest first.
+    Without a line of its script it repeats the task. ``requests`` are the calls that it took, oldest first;
+    ``delay_seconds`` is how long each takes.
     """
 
     name = NAME
@@ -24,6 +26,7 @@ class ScriptedModel:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.price_of_all = Price(0, 0)
+        self.delay_seconds = 0.0
         self._lines: deque[Line] = deque()
 
     def says(self, *lines: Line) -> None:
@@ -50,6 +53,8 @@ class ScriptedModel:
 
     async def complete(self, request: Request) -> Reply:
         self.requests.append(request)
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
         line: Line = self._lines.popleft() if self._lines else _echo
         if isinstance(line, Exception):
             raise line
@@ -60,4 +65,4 @@ class ScriptedModel:
 
 
 def _echo(request: Request) -> str:
-    return f"{LABEL} {request.sections[-1].text[:200] if request.sections else ''}"
+    return f"{LABEL} {request.messages[-1].text[:200] if request.messages else ''}"

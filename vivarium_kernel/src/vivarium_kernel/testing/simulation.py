@@ -15,6 +15,7 @@ import os
 import sqlite3
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -163,6 +164,7 @@ class Simulation:
         self.folder = folder
         self.clock = SimulatedClock(plan.seed, MIDNIGHT - int(plan.seconds / 2 * MICROS))
         self.calls: list[Call] = []
+        self.tries: Counter[str] = Counter()  # how often each of them was made
         self.lives = 0
         self._life: ContextVar[int] = ContextVar("life", default=0)
         self._tasks: dict[int, list[asyncio.Task[Any]]] = {}
@@ -219,7 +221,7 @@ class Simulation:
         )  # fmt: skip
         village = Village(self.folder, how, clock=self.clock, environ={})
         for name in ("simulated", "other"):
-            village.add_provider(SimulatedProvider(name, self.plan, self.calls))
+            village.add_provider(SimulatedProvider(name, self.plan, self.calls, self.tries))
         return village
 
     # Processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -12,7 +13,7 @@ from attrs import frozen
 
 from vivarium_kernel import deciding
 from vivarium_kernel.calls import Refuse
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.models import Price, ProviderFault, Reply, Request, count_tokens
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import (
@@ -199,16 +200,18 @@ class Call:
 class SimulatedProvider:
     """No LLM. It answers late, fails, is cut off, and sometimes reports what can't be true."""
 
-    def __init__(self, name: str, plan: Seeded, calls: list[Call]) -> None:
+    def __init__(self, name: str, plan: Seeded, calls: list[Call], tries: Counter[str]) -> None:
         self.name = name
         self._plan = plan
         self._calls = calls
+        self._tries = tries
 
     def price(self, model: str) -> Price | None:
         return PRICE
 
     async def complete(self, request: Request) -> Reply:
-        chance = self._plan.chance("call", request.key)
+        self._tries[request.key] += 1
+        chance = self._plan.chance("call", request.key, self._tries[request.key])
         if chance.random() < 0.08:
             await asyncio.sleep(0.2)
             raise ProviderFault("429: come back later", started=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import re
@@ -16,23 +17,36 @@ import types
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from attrs import evolve, frozen
 
 from vivarium_kernel import deciding
-from vivarium_kernel.actions import actions_of
+from vivarium_kernel.actions import ActionFailed, actions_of, input_schema, perform
 from vivarium_kernel.api.panels_hosting import panels_of
 from vivarium_kernel.errors import VivariumError
-from vivarium_kernel.plugins import Plugin
+from vivarium_kernel.health import describe, where
+from vivarium_kernel.migrating import migrations_of
+from vivarium_kernel.plugins import Plugin, hookimpl
+from vivarium_kernel.records import Actor, Outcome, Role
 from vivarium_kernel.testing.panels import draw_panel
+from vivarium_kernel.testing.samples import sample
 from vivarium_kernel.testing.soundness import problems
 from vivarium_kernel.testing.stage import Opening, Stage, StagedVillage, Unsynced
 from vivarium_kernel.testing.stepping import Shortage
+from vivarium_kernel.transaction import migrated, owns
 
+if TYPE_CHECKING:
+    from vivarium_kernel import Job
+
+# Whoever may do something: each action is tried as the first of these that it is for.
+_ACTORS = tuple(Actor(role, "ada" if role == "resident" else f"{role}:trial") for role in get_args(Role))
 _WRITES = re.compile(r"(/\*.*?\*/|\s)*(INSERT|UPDATE|DELETE|REPLACE|CREATE|DROP|ALTER)\b", re.IGNORECASE)
 # The rooms through which every statement passes, whoever asked for it.
-_STORE = ("vivarium_kernel.transaction", "vivarium_kernel.store", "vivarium_kernel.writer", "sqlite_utils", "sqlite3")
+_STORE = (
+    *(f"vivarium_kernel.{room}" for room in ("transaction", "committing", "writer", "store")),
+    *("sqlite_utils", "sqlite3"),
+)
 
 
 def live(stage: Stage, village: StagedVillage) -> None:
@@ -68,14 +82,66 @@ def faults(village: StagedVillage, name: str) -> Iterator[str]:
     yield from problems(village.store)
 
 
+class Trier(Plugin):
+    """Uses slow tools as a resident at work does. It takes tasks of its own mode alone."""
+
+    name = "trial_of_tools"
+    modes = ("trial_of_tools",)
+
+    @hookimpl(tryfirst=True)
+    async def execute_task(self, job: Job) -> Outcome | None:
+        if job.task.mode != self.name:
+            return None
+        try:
+            await job.act(job.task.data["action"], job.task.data["input"])
+        except ActionFailed as error:
+            return Outcome(answer=_told(error))
+        except VivariumError:
+            pass  # a refusal is an answer too
+        return Outcome(answer="")
+
+
+def action_problems(stage: Stage, opening: Opening, name: str) -> Iterator[str]:
+    """What happens when each action of a plugin is done once with an input made from its schema.
+
+    A refusal is an answer too. Slow tools are used by a resident at work.
+    """
+    village = stage.open(evolve(opening, plugins=(*opening.plugins, Trier)))
+    for action in (each for each in actions_of(village)[0].values() if each.plugin == name):
+        body = sample(input_schema(action))
+        actor = next(each for each in _ACTORS if each.role in action.roles)
+        try:
+            if action.run is not None:
+                stage.run(perform(village, action, actor, body))
+                continue
+            data = {"action": action.name, "input": body}
+            task = village.task("Use it.", mode=Trier.name, data=data, effect="pure", max_attempts=1)
+            with contextlib.suppress(Shortage):
+                stage.cycles(village)
+            with village.store.view() as view:
+                rows = view.rows("SELECT answer FROM attempts WHERE task = ? AND answer <> ''", (task,))
+            fault = rows[0][0] if rows else ""
+        except ActionFailed as error:
+            fault = _told(error)
+        except VivariumError:
+            continue
+        except Exception as error:
+            fault = f"{describe(error)} ({where(error)})"
+        if fault:
+            yield f"{action.name}, done by {actor} with {json.dumps(body)[:300]}: {fault}"
+
+
+def _told(error: ActionFailed) -> str:
+    cause = error.__cause__
+    return describe(cause) + (f" ({where(cause)})" if cause is not None else "")
+
+
 def own_rows(village: StagedVillage, name: str) -> dict[str, int]:
     """How many rows each of the plugin's tables has."""
     with village.store.view() as view:
-        tables = [
-            row[0]
-            for row in view.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-            if row[0].startswith(f"{name}_")
-        ]
+        known = migrated(view.connection)
+        there = view.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        tables = [row[0] for row in there if owns(name, row[0], known)]
         return {table: view.rows(f'SELECT count(*) FROM "{table}"')[0][0] for table in tables}
 
 
@@ -93,7 +159,7 @@ def migration_problems(opening: Opening, cls: type[Plugin]) -> Iterator[str]:
         with village.store.exclusive() as connection:
             before, held = _schema(connection), _contents(connection)
             try:
-                cls.migrations.apply(Database(connection))
+                migrations_of(cls).apply(Database(connection))
             except Exception as error:
                 yield f"from scratch: {type(error).__name__}: {error}"
                 return
@@ -103,7 +169,7 @@ def migration_problems(opening: Opening, cls: type[Plugin]) -> Iterator[str]:
                 yield "the migrations change rows of tables that are not the plugin's"
             own = _contents(connection, cls.name)
             try:
-                cls.migrations.apply(Database(connection))
+                migrations_of(cls).apply(Database(connection))
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 yield f"a second time: {what}; note what has run, as sqlite_utils.Migrations does"
@@ -123,7 +189,8 @@ def _contents(connection: sqlite3.Connection, plugin: str | None = None) -> dict
     """The rows of the plugin's tables, or of the kernel's."""
     tables = [name for kind, name in _schema(connection) if kind == "table" and not name.startswith("_sqlite_")]
     if plugin is not None:
-        tables = [table for table in tables if table.startswith(f"{plugin}_")]
+        known = migrated(connection)
+        tables = [table for table in tables if owns(plugin, table, known)]
     else:
         from vivarium_kernel.schema import table_names
 
