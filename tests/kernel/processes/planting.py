@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve
 from kernel.faults.scene import Deeds
 from vivarium_kernel.board import Posting
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.store import Tx
 from vivarium_kernel.village import Village, With
 
@@ -40,7 +40,7 @@ class Hasty(sqlite3.Connection):
         if sql != "COMMIT":
             return super().execute(sql, parameters)
         done = super().execute("SELECT 1")
-        self._owed = threading.Timer(0.02, super().execute, ("COMMIT",))
+        self._owed = threading.Timer(0.05, super().execute, ("COMMIT",))
         self._owed.start()
         return done
 

@@ -238,12 +238,15 @@ def drained(folder: Path, signals: int) -> int:
     """A worker whose acts run is told to stop, once or twice; returns its exit status."""
     with Nursery() as nursery:
         with opened(folder, threaded=False) as village:
-            village.post([deed("first", 1.0, effect="once"), deed("second", 1.0, effect="idempotent"), deed("third")])
+            # What a second signal breaks off may take long: both must reach it while it runs.
+            seconds = 1.0 if signals == 1 else 3.0
+            first, second = deed("first", seconds, effect="once"), deed("second", seconds, effect="idempotent")
+            village.post([first, second, deed("third")])
         worker = nursery.start("kernel.processes.village_processes:worker", str(folder), 2)
         until(lambda: marks(folder)["first"] and marks(folder)["second"], "two acts to begin")
         os.kill(worker, signal.SIGTERM)
         if signals == 2:
-            time.sleep(0.05)
+            until(lambda: acknowledged(folder, "signal"), "the first signal to be taken")
             os.kill(worker, signal.SIGTERM)
         return nursery.wait(worker)
 

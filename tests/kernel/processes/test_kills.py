@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kernel.faults.scene import effect_faults, faults_of, states
+from kernel.faults.scene import effect_faults, faults_of, states, until
 from vivarium_kernel.store import View
 
 from vivarium_kernel import board
@@ -49,6 +49,8 @@ def storm(
         function, name = running.pop(victim)
         assert nursery.kill(victim) == -signal.SIGKILL, f"{function} ended by itself"
         start(function, name)
+    # However slow the machine is, the kills fell into work.
+    until(lambda: len(acknowledged(folder, "done")) > kills // 3, "some tasks to be done", 60)
     for pid in running:
         nursery.kill(pid)
     return nursery.run("kernel.processes.village_processes:finisher", str(folder), 6)
@@ -85,7 +87,6 @@ def weathered(tmp_path: Path, kills: int, seed: int, most_seconds: float) -> Non
     with Nursery() as nursery:
         assert storm(folder, nursery, kills, seed, most_seconds) == 0
     ends = assert_nothing_lost(folder)
-    assert len(acknowledged(folder, "done")) > kills // 3, "so little was done that the kills proved nothing"
     assert Counter(ends.values())["done"] > 0
 
 

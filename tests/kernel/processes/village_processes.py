@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel.faults.scene import Deeds, mark
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import MICROS, NewTask, Outcome
 from vivarium_kernel.runtime import Runtime
@@ -88,8 +88,13 @@ def worker(folder: str, residents: int) -> int:
 
 async def _drive(village: Village, residents: int, told: Any) -> None:
     runtime = Runtime(village, residents, kind="work", on_settled=told)
+
+    def drain() -> None:
+        runtime.drain()
+        acknowledge(str(village.folder), "signal", str(runtime.process))
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, runtime.drain)
+        asyncio.get_running_loop().add_signal_handler(number, drain)
     async with runtime:
         await runtime.run()
     village.close()

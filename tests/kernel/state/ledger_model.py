@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.store import Tx
 
-from vivarium_kernel import ledger
+from vivarium_kernel import holds, ledger
 
 DEBTORS = ("treasury", "operator", "provider:")
 LARGEST = 10**15
@@ -263,7 +263,7 @@ class Hold:
         return number
 
     def on_kernel(self, tx: Tx) -> Any:
-        return ledger.hold(
+        return holds.hold(
             tx, self.payer, self.currency, self.micros, key=self.key, owner=self.owner, actor="system:test",
             ref="test:1", expires_at=self.expires_at,
         )  # fmt: skip
@@ -279,7 +279,7 @@ class Settle:
         return books.end_hold(self.number, self.owner, "settled", self.payees, "settled")
 
     def on_kernel(self, tx: Tx) -> Any:
-        return ledger.settle_hold(tx, self.number, self.payees, owner=self.owner, reason="settled", actor="system:test")
+        return holds.settle_hold(tx, self.number, self.payees, owner=self.owner, reason="settled", actor="system:test")
 
 
 @frozen
@@ -291,7 +291,7 @@ class Release:
         return books.end_hold(self.number, self.owner, "released", (), "")
 
     def on_kernel(self, tx: Tx) -> Any:
-        return ledger.release_hold(tx, self.number, owner=self.owner, actor="system:test")
+        return holds.release_hold(tx, self.number, owner=self.owner, actor="system:test")
 
 
 @frozen
@@ -306,7 +306,7 @@ class Expire:
         return len(due)
 
     def on_kernel(self, tx: Tx) -> Any:
-        return ledger.expire_holds(tx)
+        return holds.expire_holds(tx)
 
 
 @frozen

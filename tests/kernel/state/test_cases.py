@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vivarium_kernel.circuit import Circuit
 from vivarium_kernel.cycle import _failed
 from vivarium_kernel.errors import Conflict, Distrusted, Invalid, LeaseLapsed, OverBudget, VivariumError
-from vivarium_kernel.models import Price, Reply, Request
-from vivarium_kernel.records import Entitlement, NewTask, Outcome, Section, Usage
+from vivarium_kernel.models import Message, Price, Reply, Request
+from vivarium_kernel.records import Entitlement, NewTask, Outcome, Usage
+from vivarium_kernel.settings import Models
 from vivarium_kernel.stepping import Holder, Intent, Result
 from vivarium_kernel.store import Tx
 
-from vivarium_kernel import board, claiming, deciding, ledger, models, processes, settling, stepping
+from vivarium_kernel import board, claiming, deciding, holds, ledger, model_calls, processes, settling, stepping
 
 from .scene import Scene
 
@@ -71,16 +74,14 @@ def test_who_catches_the_refusal_of_minting_has_minted_nothing(scene: Scene) -> 
 @pytest.mark.promise("double-entry")
 def test_a_hold_pays_all_or_nothing(scene: Scene) -> None:
     number = scene.call(
-        lambda tx, _: ledger.hold(
+        lambda tx, _: holds.hold(
             tx, "resident:ada:free", "aid", 50, key="h", owner="p", actor="system:test", ref="test:1"
         )
     )
 
     def settle(tx: Tx, _: None) -> None:
         with pytest.raises(Invalid):
-            ledger.settle_hold(
-                tx, number, [("commons", 5), ("operator", 0)], owner="p", reason="r", actor="system:test"
-            )
+            holds.settle_hold(tx, number, [("commons", 5), ("operator", 0)], owner="p", reason="r", actor="system:test")
 
     scene.call(settle)
     scene.check_books()
@@ -207,6 +208,9 @@ class Desk:
         self._usage = usage
         self.ended: dict[str, Any] = {}
         self.distrusted = ""
+        self.models = Models()
+        self.now = time.monotonic
+        self.number = 1
 
     def provider(self, name: str) -> Any:
         return SimpleNamespace(price=lambda model: Price(10**6, 10**6), complete=self._complete)
@@ -222,6 +226,12 @@ class Desk:
 
     def end(self, state: str, result: Any, **more: Any) -> None:
         self.ended = more
+
+    def step_key(self, number: int) -> str:
+        return f"t:ada.0.{number}"
+
+    def circuit(self, model: str) -> Circuit:
+        return Circuit()
 
     def distrust(self, provider: str, reason: str) -> None:
         self.distrusted = reason
@@ -245,7 +255,7 @@ def test_a_report_that_can_not_be_true_costs_what_was_reserved(
     usage: Usage, spent: int | None, distrusted: bool
 ) -> None:
     desk = Desk(usage)
-    reply = asyncio.run(models.call(desk, Request("p:m", [Section("task", "hello")], max_tokens=10)))  # type: ignore[arg-type]
+    reply = asyncio.run(model_calls.call(desk, Request("p:m", [Message("user", "hello")], max_tokens=10)))  # type: ignore[arg-type]
     assert desk.ended["spent_micros"] == (desk.worst if spent is None else spent)
     assert bool(desk.distrusted) is distrusted
     assert type(reply.usage.tokens_in) is type(reply.usage.tokens_out) is int

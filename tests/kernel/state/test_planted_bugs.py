@@ -10,7 +10,7 @@ import pytest
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.ledger import Books
 
-from vivarium_kernel import board, claiming, ledger, processes, settling, stepping
+from vivarium_kernel import board, claiming, holds, ledger, processes, settling, stepping
 
 from . import test_board_machine, test_ledger_machine
 
@@ -38,8 +38,8 @@ def minting_without_asking(patch: pytest.MonkeyPatch) -> None:
 
 
 def holds_settled_twice(patch: pytest.MonkeyPatch) -> None:
-    hold = ledger._hold
-    patch.setattr(ledger, "_hold", lambda *asked: (*hold(*asked)[:4], "held"))
+    hold = holds._hold
+    patch.setattr(holds, "_hold", lambda *asked: (*hold(*asked)[:4], "held"))
 
 
 def budgets_not_reserved(patch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def leases_that_never_lapse(patch: pytest.MonkeyPatch) -> None:
 def test_the_ledger_machine_finds(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(FOUND):
-        test_ledger_machine.run(600, 25, shrink=False)
+        test_ledger_machine.run(600, 60, shrink=False)
 
 
 @pytest.mark.promise("harnesses-find-planted-bugs")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vivarium_kernel.builtin.rewards import RewardPhysics, reward_micros
 from vivarium_kernel.builtin.text_policy import LONGEST, judge, plain
 from vivarium_kernel.builtin.verifier import Verifier
-from vivarium_kernel.cycle import assemble
+from vivarium_kernel.prompting import assemble
 from vivarium_kernel.records import MICROS, Outcome, Section, Task
 from vivarium_kernel.settling import Next, Retries, Settlement, after, backoff_micros
 from vivarium_kernel.stepping import fenced

@@ -58,7 +58,7 @@ def test_a_request_that_exits_leaves_the_turn(village: Village) -> None:
 
 
 def test_a_rollback_that_fails_leaves_the_turn(village: Village, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = village.store._writer._connection
+    real = village.store._writer.committer._connection
 
     class Broken:
         """Fails at the first ROLLBACK, as a disk may."""
@@ -78,7 +78,7 @@ def test_a_rollback_that_fails_leaves_the_turn(village: Village, monkeypatch: py
         note(tx, "lost")
         raise ValueError("it fainted")
 
-    monkeypatch.setattr(village.store._writer, "_connection", Broken())
+    monkeypatch.setattr(village.store._writer.committer, "_connection", Broken())
 
     async def main() -> str:
         with pytest.raises(ValueError, match="fainted"):
@@ -192,7 +192,7 @@ def test_who_waits_for_long_is_told_for_what(
 def test_a_disk_that_turns_slow_is_left_to_the_thread(
     village: Village, monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
-    village.store._writer._sync_seconds = 1.0 if slow else 0.0
+    village.store._writer.committer.sync_seconds = 1.0 if slow else 0.0
     elsewhere: list[str] = []
     finish = village.store._writer._finish_elsewhere
     monkeypatch.setattr(

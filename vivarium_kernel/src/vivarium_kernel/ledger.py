@@ -1,4 +1,4 @@
-"""The room of the money: accounts, transfers, holds and budgets. Rules: docs/rules.md, "Money".
+"""The room of the money: accounts, transfers and budgets. Rules: docs/rules.md, "Money".
 
 Amounts are integer millionths. An account is ``treasury``, ``commons``, ``resident:NAME:free``, ``plugin:NAME:…``,
 ``hold:NUMBER``, ``operator`` or ``provider:NAME``; every account but the treasury, the operator's and the providers'
@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, frozen
 
-from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound, OverBudget
+from vivarium_kernel.errors import Conflict, Forbidden, Invalid, OverBudget
 from vivarium_kernel.records import Actor, Transfer
 from vivarium_kernel.store import Tx, View, json_list
 
@@ -296,6 +296,8 @@ def _over_cap(scope: str, currency: str, left: int, micros: int) -> OverBudget:
         f"The budget {scope} has {left} millionths of {currency} left; {micros} are needed.",
         "Wait for what is reserved to come back, or raise the cap.",
         scope=scope,
+        requested=micros,
+        remaining=left,
     )
 
 
@@ -334,78 +336,6 @@ def mint(tx: Tx, policy: str, payee: str, micros: int, *, key: str, reason: str,
 def declare_policy(tx: Tx, policy: str, cap_per_day_micros: int) -> None:
     """Declare a minting policy, or change its cap from the next village day on."""
     tx.books.make_budget(f"mint:{policy}", "aid", cap_per_day_micros)
-
-
-def hold(
-    tx: Tx, payer: str, currency: str, micros: int, *, key: str, owner: str, actor: str, ref: str,
-    expires_at: int | None = None,
-) -> int:  # fmt: skip
-    """Set money aside in an account of its own until it is settled, released or expires. Returns the hold's number."""
-    known = tx.row("SELECT id, payer, currency, micros, owner FROM holds WHERE key = ?", (key,))
-    if known is not None:
-        if known[1:] != (payer, currency, micros, owner):
-            raise Conflict("ledger.key", f"The key {key!r} was used for another hold.", "Use a new key.")
-        return int(known[0])
-    check_amount(micros)
-    number = (tx.row("SELECT coalesce(max(id), 0) + 1 FROM holds") or (1,))[0]
-    tx.books.transfer(f"hold:{key}", payer, f"hold:{number}", currency, micros, "hold", owner, actor, ref)
-    tx.insert(
-        "holds", "id, key, payer, currency, micros, owner, ref, state, expires_at, at",
-        [(number, key, payer, currency, micros, owner, ref, "held", expires_at, tx.now)],
-    )  # fmt: skip
-    return int(number)
-
-
-def settle_hold(tx: Tx, number: int, payees: Sequence[tuple[str, int]], *, owner: str, reason: str, actor: str) -> bool:
-    """Pay from a hold to payees, together at most what it holds; the rest returns. False if it ended before."""
-    payer, currency, micros, ref, state = _hold(tx, number, owner)
-    if state != "held":
-        return False
-    for _, amount in payees:
-        check_amount(amount)  # all of them before any is paid
-    if sum(amount for _, amount in payees) > micros:
-        raise Conflict("ledger.hold", f"Hold {number} has {micros} millionths; more was asked.", "Pay less.")
-    account = f"hold:{number}"
-    left = micros
-    for place, (payee, amount) in enumerate(payees):
-        tx.books.transfer(f"hold:{number}:{place}", account, payee, currency, amount, reason, owner, actor, ref)
-        left -= amount
-    _end_hold(tx, number, "settled", left, payer, currency, owner, actor, ref)
-    return True
-
-
-def release_hold(tx: Tx, number: int, *, owner: str, actor: str, state: str = "released") -> bool:
-    """Return a hold to its payer. False if it ended before."""
-    payer, currency, micros, ref, found = _hold(tx, number, owner)
-    if found != "held":
-        return False
-    _end_hold(tx, number, state, micros, payer, currency, owner, actor, ref)
-    return True
-
-
-def expire_holds(tx: Tx) -> int:
-    """Return every hold whose time is over; returns how many."""
-    due = tx.rows("SELECT id, owner FROM holds WHERE state = 'held' AND expires_at <= ? LIMIT 500", (tx.now,))
-    for number, owner in due:
-        release_hold(tx, number, owner=owner, actor="system:clock", state="expired")
-    return len(due)
-
-
-def _hold(tx: Tx, number: int, owner: str) -> tuple[str, str, int, str, str]:
-    row = tx.row("SELECT payer, currency, micros, ref, state, owner FROM holds WHERE id = ?", (number,))
-    if row is None:
-        raise NotFound("ledger.hold", f"There is no hold {number}.")
-    if row[5] != owner:
-        raise Forbidden("ledger.hold", f"Hold {number} belongs to {row[5]}, not {owner}.")
-    return row[0], row[1], row[2], row[3], row[4]
-
-
-def _end_hold(
-    tx: Tx, number: int, state: str, left: int, payer: str, currency: str, owner: str, actor: str, ref: str
-) -> None:
-    if left:
-        tx.books.transfer(f"hold:{number}:rest", f"hold:{number}", payer, currency, left, state, owner, actor, ref)
-    tx.run("UPDATE holds SET state = ? WHERE id = ?", (state, number))
 
 
 @frozen

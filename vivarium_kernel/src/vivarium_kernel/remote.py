@@ -14,30 +14,36 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from vivarium_kernel import cycle
+from vivarium_kernel import cycle, keys
 from vivarium_kernel.api import wire_shapes as wire
 from vivarium_kernel.api.shapes import Nothing
 from vivarium_kernel.builtin.commands import CommandExecution, CommandPolicy
-from vivarium_kernel.builtin.scripted import ModelExecution, Scripted
+from vivarium_kernel.builtin.model_execution import ModelExecution
+from vivarium_kernel.builtin.scripted import Scripted
 from vivarium_kernel.calls import Hooks
+from vivarium_kernel.circuit import Circuit
 from vivarium_kernel.claiming import Claimed
-from vivarium_kernel.cycle import Ready, Rules
+from vivarium_kernel.cycle import Rules
 from vivarium_kernel.errors import Conflict, LeaseLapsed, NotFound, StoreError, VivariumError
 from vivarium_kernel.health import Health
-from vivarium_kernel.models import Provider, unknown_provider
+from vivarium_kernel.jobs import Ready
+from vivarium_kernel.models import Closing, Provider, Tool, unknown_provider
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.records import Subject
 from vivarium_kernel.remote_http import Server, Unreachable
 from vivarium_kernel.remote_link import PAUSES_SECONDS, RemoteLink
 from vivarium_kernel.replies import TooOften
+from vivarium_kernel.routing import Route
 from vivarium_kernel.settings import FILE_NAME, Settings, load
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.stepping import Holder
+from vivarium_kernel.structuring import structure
 
+C = TypeVar("C")
 WAIT_SECONDS = 20.0  # how long one claim waits at the village
 log = logging.getLogger("vivarium.remote")
 _HITCHES = (Unreachable, StoreError, TooOften)  # what passes by itself
@@ -45,6 +51,8 @@ _HITCHES = (Unreachable, StoreError, TooOften)  # what passes by itself
 
 class Place:
     """What plugins are handed here instead of a village: a folder, its settings, an environment."""
+
+    hooks: Hooks  # of the plugins that work here: what they offer to each other
 
     def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
         """Raises SettingsError for a ``vivarium.toml`` in the folder that is wrong; without one, defaults hold."""
@@ -71,7 +79,21 @@ class Place:
             self._providers[name] = self._points[name].load()(self)
         return self._providers[name]
 
-    def service(self, name: str) -> None:
+    def config(self, name: str, cls: type[C]) -> C:
+        """The settings below ``[plugins.NAME]``. Raises InputError."""
+        return structure(cls, dict(self.settings.plugins.get(name, {})), f"plugins.{name}")
+
+    def key(self, name: str) -> str | None:
+        """A provider's API key as it is now, on this machine."""
+        found = keys.find(self.folder, self.environ, name)
+        return None if found is None else found.secret
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            if isinstance(provider, Closing):
+                await provider.close()
+
+    def service(self, name: str, protocol: object) -> None:
         """No plugin's service is here: those live in the village."""
 
 
@@ -103,6 +125,7 @@ class Worker:
         self._on_settled = on_settled
         classes: tuple[type[Plugin], ...] = (CommandPolicy, CommandExecution, ModelExecution, *plugins)
         self._hooks = Hooks([cls(self.place, None) for cls in classes], Health(monotonic=time.monotonic))
+        self.place.hooks = self._hooks
         self._number = 0
         self._lease = 30.0
         self._names: tuple[str, ...] = ()
@@ -111,6 +134,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()
         self._lapsed = asyncio.Event()
+        self._circuits: dict[str, Circuit] = {}
         self._warned: set[str] = set()  # what was said since the village last answered
 
     @property
@@ -133,6 +157,7 @@ class Worker:
             await self._server.post(f"/wire/workers/{self._number}/leave", {}, Nothing, seconds=5.0)
         self._server.close()
         await self._hooks.shutdown(self.place)
+        await self.place.close()
 
     def drain(self) -> None:
         """Take no new tasks, finish what is running, then end. Called again: end at once."""
@@ -220,7 +245,7 @@ class Worker:
 
     async def _cycle(self, claim: wire.Claim) -> None:
         """One act from its claim to its end. Whatever goes wrong in it stays in it."""
-        link = RemoteLink(self._server, claim, self.place.provider)
+        link = RemoteLink(self._server, claim, self.place.provider, self._circuits)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a cycle runs in a task")
@@ -233,9 +258,9 @@ class Worker:
         except LeaseLapsed as error:
             log.info("%s", error)
         except asyncio.CancelledError:
-            if claim.attempt not in self._interrupted:
+            # Both may have come at once, and are one exception then: the act was ended, and this worker stops.
+            if claim.attempt not in self._interrupted or task.uncancel():
                 raise  # this worker stops: leaving gives the attempt back
-            task.uncancel()
         except Exception as error:
             log.exception("attempt %s met a fault of the worker", claim.attempt)
             with contextlib.suppress(VivariumError):
@@ -259,8 +284,10 @@ class Worker:
         claimed = Claimed(
             claim.attempt, task, claim.resident, claim.cycle, claim.number, holder, 0, claim.day, claim.hour
         )
-        ready = Ready(claimed, claim.sections, None, claim.entitlement, claim.recorded)
-        job, outcome = await cycle.execute(self._hooks, ready, link, Rules(default_model=claim.model), time.monotonic)
+        tools = [Tool(tool.name, tool.description, tool.parameters, tool.private) for tool in claim.tools]
+        ready = Ready(claimed, claim.sections, None, claim.entitlement, claim.recorded, tools)
+        rules, chosen = Rules(models=self.place.settings.models), Route(claim.model, claim.instead_of)
+        job, outcome = await cycle.execute(self._hooks, ready, link, rules, time.monotonic, chosen)
         return await job.finish(Settlement(claim.attempt, holder, "accepted", outcome=outcome))
 
     # What runs beside the residents

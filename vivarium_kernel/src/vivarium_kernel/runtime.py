@@ -1,6 +1,6 @@
 """The room of the runtime: keeps N residents cycling in this process, and keeps this process's place in the village.
 
-Leases, the host's ticks, pause, halt, pace, quarantine and cancellations reach a running act within a beat.
+Leases, pause, halt, pace, quarantine and cancellations reach a running act within a beat.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from attrs import define, evolve
+from attrs import define
 
-from vivarium_kernel import audit, board, cycle, ledger, processes, settling, village_time
+from vivarium_kernel import audit, board, cycle, processes, settling, village_time
 from vivarium_kernel.claiming import Claimed
-from vivarium_kernel.cycle import Ready, Rules, Stopped
+from vivarium_kernel.cycle import Rules, Stopped
 from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
+from vivarium_kernel.hosting import Hosting
+from vivarium_kernel.jobs import Ready
 from vivarium_kernel.keeping import Keeper
 from vivarium_kernel.links import LocalLink
 from vivarium_kernel.rounds import Rounds, Won
@@ -76,7 +78,9 @@ class Runtime:
         self._link = LocalLink(village)
         self._lease = village.settings.lease_seconds
         settings = village.settings
-        self.rules = Rules(settings.auto_approve, settings.human_review, settings.model, village.retries())
+        self.rules = Rules(
+            settings.auto_approve, settings.human_review, settings.model, settings.models, village.retries()
+        )
         self._me = processes.this_process()
         self.process = 0
         self.rounds: Rounds
@@ -89,9 +93,9 @@ class Runtime:
         self._draining = asyncio.Event()
         self._done = asyncio.Event()
         self._lapsed = asyncio.Event()  # somebody found that this process's lease has lapsed
-        self._host = False
         self._on_opened: Callable[[], None]
         self._switching = Switching(village)
+        self._hosting: Hosting
         self._keeper: Keeper
         self.fault: BaseException | None = None
 
@@ -101,6 +105,7 @@ class Runtime:
             self.village, self.process, self._give_back, free_hours=not self._until_done, on_lapsed=self._lapsed.set
         )
         loop = asyncio.get_running_loop()
+        self._hosting = Hosting(self.village, self._me, self.rules.retries, lambda: self.process, self.rounds.kick)
         self._keeper = Keeper(self.village, lambda: self.process, self.rounds.kick)
 
         def opened() -> None:
@@ -119,13 +124,13 @@ class Runtime:
         await self._keeper.begin()
         await self._switching.begin()
         # Held tasks stay held until this process drives the residents that it takes over.
-        await self._write(processes.reap, evolve(self._reaping(), release=False))
-        self._host = await self._write(processes.take_host, self.process)
+        await self._hosting.reap(release=False)
+        await self._hosting.take()
         self._told = self.village.times().residents
         await self._drive()
         for service in (
-            *(self.rounds.serve, self._renew, self._beat, self._switch, self._tick, self._tell),
-            self._keeper.serve,
+            *(self.rounds.serve, self._renew, self._beat, self._switch),
+            *(self._hosting.tick, self._hosting.tell, self._keeper.serve),
         ):
             self._services.append(asyncio.create_task(self._watch(service), name=service.__name__))
 
@@ -144,6 +149,7 @@ class Runtime:
                 await self._switching.end()
             finally:
                 await self._keeper.end()  # what shutting down cost is counted, too
+                await self.village.close_providers()
 
     async def run(self) -> None:
         """Until drained or, with ``until_done``, until the board is. Raises what ended a service of the runtime."""
@@ -228,11 +234,10 @@ class Runtime:
                 if back is not None:
                     await self._settle_later(back)
         except asyncio.CancelledError:
-            if attempt not in self._interrupted:
-                raise  # this process stops: leaving gives the attempt back
             task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
+            # Both may have come at once, and are one exception then: the act was ended, and this process stops.
+            if attempt not in self._interrupted or (task is not None and task.uncancel()):
+                raise  # this process stops: leaving gives the attempt back
         finally:
             self._running.pop(attempt, None)
             self._acting.pop(attempt, None)
@@ -261,7 +266,10 @@ class Runtime:
 
     async def prepare(self, won: Won) -> Ready | Settled:
         """Make a claim ready for its act, here or elsewhere; or end it, where safety says so."""
-        ready = await cycle.prepare(won.hooks, won.claimed, won.sections, won.entitlement, won.recorded, self.rules)
+        tools = self.village.tools() if won.claimed.task.mode == "llm" else ()
+        ready = await cycle.prepare(
+            won.hooks, won.claimed, won.sections, won.entitlement, won.recorded, self.rules, tools
+        )
         if not isinstance(ready, Stopped):
             return ready
         if ready.culprit is not None:
@@ -335,10 +343,10 @@ class Runtime:
                 # The machine slept or its clock jumped: what ran here may run elsewhere by now.
                 self._interrupt(list(self._running))
                 # Its residents go on in its new place, so they must be free of the old one.
-                await self._write(processes.reap, evolve(self._reaping(), release=False))
+                await self._hosting.reap(release=False)
                 await self._join()
                 self.rounds.process = self.process
-                self._host = await self._write(processes.take_host, self.process)
+                await self._hosting.take()
                 await self._drive()
                 self.rounds.kick()
 
@@ -393,7 +401,7 @@ class Runtime:
         if self._running or self.rounds.waiting < len(self._residents):
             return False
         is_open, is_moving = board.left(view)
-        return not is_moving and (not is_open or self.rounds.idle)
+        return not is_moving and (not is_open or (self.rounds.idle and not self.rounds.resting))
 
     async def _drive_if_changed(self, wanted: int | None) -> None:
         if wanted != self._told:
@@ -446,69 +454,6 @@ class Runtime:
                 )  # fmt: skip
                 self._settle_beside(asked)
 
-    async def _tick(self) -> None:
-        """Once a second: what is gone is reaped; on the host, deadlines and grants."""
-        while True:
-            await asyncio.sleep(1.0)
-            try:
-                with self.village.store.view() as view:
-                    work = self._upkeep(view)
-                if work:
-                    await self._write(processes.reap, self._reaping())
-                    self.rounds.kick()
-                if not self._host:
-                    self._host = await self._host_if_free()
-                elif self.village.hooks.has("on_tick") or self._holds_due():
-                    await self._write(_host_tick, self.village.hooks)
-            except StoreError as error:
-                log.error("the tick failed: %s", error)
-
-    def _upkeep(self, view: View) -> bool:
-        """Whether anything is to be reaped: a cheap look before a transaction is spent on it."""
-        row = view.row(
-            "SELECT EXISTS (SELECT 1 FROM processes WHERE ended_at IS NULL AND lease_until_at < ?1) OR EXISTS "
-            "(SELECT 1 FROM attempts WHERE state = 'running' AND process IS NULL AND lease_until_at < ?1) OR EXISTS "
-            "(SELECT 1 FROM tasks WHERE state = 'open' AND held_for IS NOT NULL AND continues IS NOT NULL "
-            "AND wanted IS NULL)",
-            (view.now,),
-        )
-        return bool(row and row[0]) or processes.has_died(view, self._me)
-
-    async def _host_if_free(self) -> bool:
-        with self.village.store.view() as view:
-            row = view.row("SELECT lease_until_at FROM processes WHERE host = 1")
-        if row is not None and row[0] >= self.village.clock.now():
-            return False
-        return bool(await self._write(processes.take_host, self.process))
-
-    def _holds_due(self) -> bool:
-        with self.village.store.view() as view:
-            row = view.row("SELECT EXISTS (SELECT 1 FROM holds WHERE state = 'held' AND expires_at <= ?)", (view.now,))
-        return bool(row and row[0])
-
-    def _reaping(self) -> processes.Reap:
-        return processes.Reap(self._me, self.village.hooks.end_attempt, self.rules.retries)
-
-    async def _tell(self) -> None:
-        """On the host: tell plugins of events after their commit, at least once, from each plugin's durable cursor."""
-        while True:
-            told = 0
-            if self._host:
-                for plugin in self.village.hooks.names("on_event"):
-                    told += await self._tell_one(plugin)
-            if not told:
-                await asyncio.sleep(0.5)
-
-    async def _tell_one(self, plugin: str) -> int:
-        with self.village.store.view() as view:
-            row = view.row("SELECT cursor FROM plugins WHERE name = ?", (plugin,))
-            events = audit.tail(view, row[0] if row else 0, 200)
-        for event in events:
-            await self.village.hooks.on_event(plugin, event)
-        if events:
-            await self._write(_keep_cursor, (plugin, events[-1].id))
-        return len(events)
-
     async def _guard(self, culprit: str, reason: str) -> None:
         """A safety check can't judge: claims pause, and the culprit is named, until it can."""
         kinds = type(self.village.plugins[culprit]).guards if culprit in self.village.plugins else None
@@ -517,15 +462,6 @@ class Runtime:
 
     def _write(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
         return self.village.store.write(fn, item)
-
-
-def _host_tick(tx: Tx, hooks: Any) -> None:
-    ledger.expire_holds(tx)
-    hooks.on_tick(tx.now, tx)
-
-
-def _keep_cursor(tx: Tx, asked: tuple[str, int]) -> None:
-    tx.run("INSERT INTO plugins (name, cursor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET cursor = ?2", asked)
 
 
 def _note_guard(tx: Tx, asked: tuple[str, str]) -> None:

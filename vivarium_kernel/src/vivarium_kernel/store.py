@@ -13,9 +13,10 @@ from typing import Any
 
 from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
+from vivarium_kernel.committing import LOCKED_SECONDS, told
 from vivarium_kernel.errors import READ_ONLY_STEP, StoreError
 from vivarium_kernel.transaction import Guard, Row, Share, Trial, Tx, View, json_list, setwise
-from vivarium_kernel.writer import LOCKED_SECONDS, Writer, told
+from vivarium_kernel.writer import Writer
 
 __all__ = ["Guard", "Row", "Share", "Store", "Trial", "Tx", "View", "json_list", "setwise"]
 
@@ -61,12 +62,12 @@ class Store:
     @property
     def commits(self) -> int:
         """Commits of this process since it opened the store."""
-        return self._writer.commits
+        return self._writer.committer.commits
 
     @property
     def busy_since(self) -> float | None:
         """Since when, by the monotonic clock, a transaction's functions run; None when none does."""
-        return self._writer.busy_since
+        return self._writer.committer.busy_since
 
     @contextlib.contextmanager
     def view(self) -> Iterator[View]:

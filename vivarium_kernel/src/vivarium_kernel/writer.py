@@ -1,9 +1,4 @@
-"""The room of the writer: requests that wait share one synced commit.
-
-A request is a function of a transaction, mostly *setwise*: requests for the same function that wait at the same time
-run as one call, so that one statement serves many. A result that is an exception is raised for its caller alone. If a
-function raises, the whole transaction is rolled back and every request in it runs again alone, in a savepoint of its
-own; so a request may run twice and must touch nothing but its ``tx``.
+"""The room of the writer: requests that wait share one synced commit, and writers take turns.
 
 Functions run where the event loop runs, for two threads that fight for the interpreter are slower than one. Waiting for
 another process's turn is left to a thread, and so is the commit while the disk is slow; on a disk that syncs within
@@ -25,24 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from vivarium_kernel.clock import Clock
-from vivarium_kernel.errors import READ_ONLY_STEP, Invalid, StoreCorrupt, StoreError, StoreFull, is_read_only
-from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
+from vivarium_kernel.committing import LOCKED_SECONDS, Committer, Request, fail, told
+from vivarium_kernel.errors import Invalid, StoreError
+from vivarium_kernel.transaction import Share, Tx
 
 log = logging.getLogger("vivarium")
-SINGLE_RANK = 50
-LOCKED_SECONDS = 3.0  # how long another program's lock is waited for: less than the watchdog bears
 MOST_REQUESTS = 128  # in one commit, so that the loop is not held for long
 QUICK_SECONDS = 0.005  # commits that take less, of late, are made on the loop itself
-
-
-class Request:
-    """A function that waits to be run in a transaction, and who waits for its answer."""
-
-    __slots__ = ("answer", "fn", "item", "result")
-
-    def __init__(self, fn: Callable[..., Any], item: Any, answer: Any) -> None:
-        self.fn, self.item, self.answer = fn, item, answer
-        self.result: Any = None
 
 
 class Writer:
@@ -56,29 +40,22 @@ class Writer:
     def __init__(
         self, connection: sqlite3.Connection, lock_fd: int, path: Path, clock: Clock, share: Share, *, threaded: bool
     ) -> None:
-        self.guard = Guard()
-        self.commits = 0
-        self.busy_since: float | None = None  # while hooks and statements run, for the watchdog
+        self.committer = Committer(connection, path, clock, share)
         self._connection = connection
         self._lock_fd = lock_fd
         self._path = path
-        self._clock = clock
         self._share = share
         self._turn = threading.Lock()  # held from a transaction's begin until it is committed
         self._outbox: list[Request] = []
         self._ready: tuple[asyncio.AbstractEventLoop, list[Request]] | None = None  # these have the turn, not the loop
         self._scheduled: asyncio.AbstractEventLoop | None = None  # the loop that is to begin, or has begun, a commit
-        self._opened = False
         self._closed = False
-        self._working: int | None = None  # the thread that has a transaction open
-        self._sync_seconds = 0.0  # how long a commit takes, of late
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
         if threaded:
             self._jobs = queue.SimpleQueue()
             self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="vivarium-commit", daemon=True)
             self._thread.start()
-        connection.set_authorizer(self.guard)
 
     # Requests
 
@@ -125,7 +102,7 @@ class Writer:
         ]  # fmt: skip
         self._outbox = mine[len(requests) :] + others
         if self._closed:
-            _fail(requests, _closed())
+            fail(requests, _closed())
             self._answer(loop, requests)
         elif self._jobs is None:
             with self._turn:
@@ -163,7 +140,7 @@ class Writer:
 
         Raises Invalid inside a transaction: that would wait for itself.
         """
-        if self._working == threading.get_ident():
+        if self.committer.working == threading.get_ident():
             raise Invalid(
                 "store.nested", "A transaction is open here; another would wait for its end.",
                 "Do it with the transaction's own `tx`.",
@@ -200,14 +177,14 @@ class Writer:
         """On the loop, with the turn, which nothing that happens here may keep."""
         handed_over = False
         try:
-            if self._prepare(requests):
-                if self._jobs is not None and self._sync_seconds > QUICK_SECONDS:
+            if self.committer.prepare(requests):
+                if self._jobs is not None and self.committer.sync_seconds > QUICK_SECONDS:
                     self._jobs.put(lambda: self._finish_elsewhere(loop, requests))
                     handed_over = True
                     return
-                self._finish(requests)
+                self.committer.finish(requests)
         except BaseException as error:
-            _fail(requests, error)
+            fail(requests, error)
         finally:
             if not handed_over:
                 self._leave()
@@ -216,9 +193,9 @@ class Writer:
     def _finish_elsewhere(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
         """In the thread: commit, sync, and let others have their turn."""
         try:
-            self._finish(requests)
+            self.committer.finish(requests)
         except BaseException as error:  # this thread must live, or nobody is ever answered again
-            _fail(requests, error)
+            fail(requests, error)
         finally:
             self._leave()
         with contextlib.suppress(RuntimeError):  # a closed loop: what was asked is done, nobody waits
@@ -241,8 +218,8 @@ class Writer:
         self._tell_opened()
 
     def _tell_opened(self) -> None:
-        if self._opened:
-            self._opened = False
+        if self.committer.opened:
+            self.committer.opened = False
             for listener in self._share.on_opened:
                 with contextlib.suppress(RuntimeError):  # one whose loop is closed
                     listener()
@@ -253,101 +230,10 @@ class Writer:
         """From begin to commit in this thread, which has the turn of this process."""
         self._lock()
         try:
-            if self._prepare(requests):
-                self._finish(requests)
+            if self.committer.prepare(requests):
+                self.committer.finish(requests)
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
-
-    def _prepare(self, requests: list[Request]) -> bool:
-        """Begin, run all requests grouped, and write everything. False if they had to be ended some other way."""
-        self._working = threading.get_ident()
-        self.busy_since = self._clock.monotonic()
-        try:
-            self._open()
-            tx = Tx(self._connection, self.guard, self._clock, self._share, careful=False)
-            _run_grouped(tx, requests)
-            tx.flush()
-            self._opened |= tx.opened
-        except _Locked as error:
-            _fail(requests, _said(error))
-        except Exception:
-            self._roll_back()
-            self._run_each(requests)
-        except BaseException as error:
-            self._roll_back()
-            _fail(requests, error)
-        else:
-            return True
-        finally:
-            self._working, self.busy_since = None, None
-        return False
-
-    def _finish(self, requests: list[Request]) -> None:
-        """Commit what was prepared; if that fails, the whole transaction is lost and each request gets its own."""
-        try:
-            self._commit()
-        except Exception:
-            self._run_each(requests)
-
-    def _open(self) -> None:
-        """Begin. Another program's lock is waited for once, not once a request: the event loop may stand meanwhile."""
-        try:
-            if self._connection.in_transaction:  # one that could not even be rolled back
-                self._connection.execute("ROLLBACK")
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            said = told(error, self._path)
-            raise (_Locked(said) if isinstance(said, StoreError) and said.rule == "store.locked" else error) from error
-
-    def _run_each(self, requests: list[Request]) -> None:
-        """Run requests again, each in a savepoint; if the transaction itself is lost, each in its own transaction."""
-        try:
-            self._carefully(requests)
-        except sqlite3.Error as error:
-            if len(requests) == 1:
-                _fail(requests, told(error, self._path))
-                return
-            for request in requests:
-                try:
-                    self._carefully([request])
-                except sqlite3.Error as its_error:
-                    request.result = told(its_error, self._path)
-                except BaseException as its_error:
-                    request.result = _said(its_error)
-        except BaseException as error:
-            _fail(requests, _said(error))
-
-    def _carefully(self, requests: list[Request]) -> None:
-        self._working = threading.get_ident()
-        self.busy_since = self._clock.monotonic()
-        try:
-            self._open()
-            tx = Tx(self._connection, self.guard, self._clock, self._share, careful=True)
-            for request in sorted(requests, key=lambda request: rank(request.fn)):
-                _run_alone(tx, request)
-            tx.flush()
-            self._opened |= tx.opened
-            self._commit()
-        except BaseException:
-            self._roll_back()
-            raise
-        finally:
-            self._working, self.busy_since = None, None
-
-    def _commit(self) -> None:
-        began = self._clock.monotonic()
-        try:
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-        self.commits += 1
-        self._sync_seconds += (self._clock.monotonic() - began - self._sync_seconds) / 8
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # the error that led here tells more; the next begin tries again
-                self._connection.execute("ROLLBACK")
 
     def _leave(self) -> None:
         fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
@@ -364,7 +250,7 @@ class Writer:
         except sqlite3.Error as error:
             raise told(error, self._path) from error
         finally:
-            self._connection.set_authorizer(self.guard)
+            self._connection.set_authorizer(self.committer.guard)
             self._leave()
 
     def close(self) -> bool:
@@ -386,21 +272,8 @@ class Writer:
         self._connection.close()
 
 
-class _Locked(Exception):
-    """Another program holds the database: nothing of this commit can be done now."""
-
-
-def _said(error: BaseException) -> BaseException:
-    return error.args[0] if isinstance(error, _Locked) else error
-
-
 def _closed() -> StoreError:
     return StoreError("store.closed", "The village is closed.")
-
-
-def rank(fn: Any) -> int:
-    """A request's place in its commit."""
-    return int(getattr(fn, "rank", SINGLE_RANK))
 
 
 def _serve(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
@@ -414,69 +287,3 @@ def _try_lock(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _fail(requests: list[Request], error: BaseException) -> None:
-    for request in requests:
-        request.result = error
-
-
-def _run_grouped(tx: Tx, requests: list[Request]) -> None:
-    groups: dict[Any, list[Request]] = {}
-    for place, request in enumerate(requests):
-        # Functions that are not setwise stand alone, in the order in which they came.
-        groups.setdefault(request.fn if hasattr(request.fn, "rank") else place, []).append(request)
-    for group in sorted(groups.values(), key=lambda group: rank(group[0].fn)):
-        if hasattr(group[0].fn, "rank"):
-            _run_group(tx, group[0].fn, group)
-        else:
-            _run_alone(tx, group[0])
-
-
-def _run_group(tx: Tx, fn: Setwise, group: list[Request]) -> None:
-    results = fn(tx, [request.item for request in group])
-    for request, result in zip(group, results, strict=True):
-        request.result = result
-
-
-def _run_alone(tx: Tx, request: Request) -> None:
-    try:
-        with tx.savepoint():
-            if hasattr(request.fn, "rank"):
-                (request.result,) = request.fn(tx, [request.item])
-            else:
-                request.result = request.fn(tx, request.item)
-            if isinstance(request.result, BaseException):
-                raise request.result
-    except (sqlite3.OperationalError, Restart):
-        raise
-    except Exception as error:
-        # A key that was used before breaks a grouped run's INSERT: only the careful run looks keys up.
-        if not tx.connection.in_transaction or (isinstance(error, sqlite3.Error) and not tx.careful):
-            raise
-        request.result = error
-
-
-def told(error: sqlite3.Error, path: Path) -> Exception:
-    """SQLite's error in the words of the person who runs the village."""
-    text = str(error)
-    if "full" in text:
-        return StoreFull("store.full", f"The disk that holds {path} is full.", "Free some space and try again.")
-    if "malformed" in text or "not a database" in text or "disk I/O" in text:
-        return StoreCorrupt(
-            "store.corrupt",
-            f"{path} is damaged: {text}.",
-            "Run `vivarium doctor`; restore the newest backup (`vivarium backup` makes them).",
-        )
-    if "readonly" in text or "unable to open" in text:
-        return StoreError(
-            "store.readonly", f"{path} can't be written: {text}.",
-            READ_ONLY_STEP if is_read_only(path.parent) else "Mend the permissions of the village's folder.",
-        )  # fmt: skip
-    if "locked" in text or "busy" in text:
-        return StoreError(
-            "store.locked",
-            f"{path} is locked by another program for more than {LOCKED_SECONDS:g} s.",
-            "Close the program that holds it (a database browser with an open transaction?) and try again.",
-        )
-    return error
