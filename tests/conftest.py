@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ INSTALL = "pip install uv && uv sync, then: uv run pytest"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vivarium")
     group.addoption("--long", action="store_true", help="run the tests marked long too: minutes to hours")
-    group.addoption("--thorough", action="store_true", help="run the tests marked thorough too: some minutes, in CI")
+    group.addoption(
+        "--thorough", action="store_true", help="run the tests marked thorough too, and each with all its cases"
+    )
     group.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order drawn from this seed")
 
 
@@ -31,9 +35,19 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"{fault.name} is not installed in this Python: {INSTALL}") from None
     if vivarium_kernel.__file__ is None:
         raise pytest.UsageError(f"vivarium_kernel is not installed in this Python: {INSTALL}")
+    # Containers often forbid Python to keep what it compiled. The suite starts hundreds of processes, each of which
+    # would compile the whole kernel again; its workers and theirs inherit this.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--thorough"):
+        # Those that have more to do in a thorough run belong to it, so that `-m thorough` leaves none of that out.
+        for item in items:
+            if "thorough" in getattr(item, "fixturenames", ()):
+                item.add_marker("thorough")
     for word in ("long", "thorough"):
         if not config.getoption(f"--{word}"):
             for item in items:
@@ -63,9 +77,27 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One process for named files, where starting workers costs more than they save; every core for the suite."""
+    """One process for named files, where starting workers costs more than they save; else one more than cores.
+
+    A third of its time the suite waits: for leases, for beats, and for processes to end.
+    """
     named = config.args_source is pytest.Config.ArgsSource.ARGS
-    return 0 if named and all(Path(str(arg).split("::")[0]).is_file() for arg in config.args) else None
+    if named and all(Path(str(arg).split("::")[0]).is_file() for arg in config.args):
+        return 0
+    return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.fixture(scope="module")
+def closing() -> Iterator[contextlib.ExitStack]:
+    """What each test of a file need not wait for, but the last of them must: servers that take their time to end."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether a test that takes one path many times takes it as often as it can: a few times will do by default."""
+    return bool(request.config.getoption("--thorough"))
 
 
 @pytest.fixture(scope="session")

@@ -15,20 +15,26 @@ PACKAGE = "vivarium_kernel"
 # The layers from the top down, with the files and folders of each. A room imports from its own layer and from those
 # below it. `__init__` is in no layer: it is the plugin author's door to all of them.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "doors": ("api", "cli", "testing", "scaffold", "explaining", "remote", "remote_link", "remote_http"),
-    "runtime": ("runtime", "rounds", "weighing", "switching", "keeping", "links", "checking"),
-    "village": ("village", "composing", "enabling", "inspecting", "standing"),
-    "cycle": ("cycle", "builtin"),
-    "guests": ("plugins", "calls", "runs", "answers", "health", "watchdog", "grants", "actions", "models"),
-    "state": (
-        *("board", "claiming", "stepping", "settling", "deciding", "meters"),
-        *("people", "processes", "control", "ledger", "audit", "village_time", "replies", "breakers", "timings"),
-    ),
-    "ground": (
-        *("store", "writer", "transaction", "schema", "commands", "inputs", "registry", "installed", "installing"),
-        *("settings", "settings_record", "settings_text", "structuring", "documents", "checks", "posting", "taskfile"),
-    ),
-    "words": ("records", "clock", "errors", "problems", "amounts", "hookspecs"),
+    layer: tuple(rooms.split())
+    for layer, rooms in {
+        "doors": "api cli testing scaffold explaining remote remote_link remote_http",
+        "runtime": "runtime rounds weighing switching keeping links hosting checking",
+        "village": "village composing migrating catalog enabling inspecting standing",
+        "cycle": "cycle thinking builtin",
+        "guests": """
+            plugins offering offers annotations fitting services calls around runs answers health watchdog
+            grants actions models model_calls routing circuit prompting jobs
+        """,
+        "state": """
+            board claiming stepping settling deciding meters people processes control ledger audit
+            village_time replies breakers timings holds budgets costing waiting written
+        """,
+        "ground": """
+            store writer committing transaction schema commands inputs registry installed installing
+            settings settings_record settings_text structuring documents checks posting taskfile keys
+        """,
+        "words": "records clock errors problems amounts hookspecs wording",
+    }.items()
 }
 # These live on the author's side of that door, as a stranger's plugin would.
 AUTHORS = ("builtin", "testing", "scaffold")

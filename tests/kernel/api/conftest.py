@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from .scene import Served, found_village, served, with_tokens
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Served]:
+def scene(tmp_path: Path, closing: ExitStack) -> Iterator[Served]:
     """A served village whose residents nobody drives, and a token of each role."""
-    with served(found_village(tmp_path / "village")) as found:
+    with served(found_village(tmp_path / "village"), closing=closing) as found:
         yield with_tokens(found)

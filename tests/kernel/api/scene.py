@@ -149,9 +149,17 @@ async def _written(village: Village, fn: Callable[..., Any], item: Any) -> Any:
 
 @contextlib.contextmanager
 def served(
-    folder: Path, *, plugins: Sequence[type[Plugin]] = (), residents: int | None = None, environ: Any = None
+    folder: Path,
+    *,
+    plugins: Sequence[type[Plugin]] = (),
+    residents: int | None = None,
+    environ: Any = None,
+    closing: contextlib.ExitStack | None = None,
 ) -> Iterator[Served]:
-    """Serve the village; with ``residents`` the same process also keeps so many at work."""
+    """Serve the village; with ``residents`` the same process also keeps so many at work.
+
+    The end of a server takes uvicorn two ticks of 0.1 s; with ``closing`` that stack waits for it.
+    """
     ready: dict[str, Any] = {}
     listening = threading.Event()
 
@@ -180,6 +188,10 @@ def served(
         ready["port"] = int(url.rpartition(":")[2])
         listening.set()
 
+    def ended() -> None:
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not end"
+
     thread = threading.Thread(target=lambda: asyncio.run(life()), daemon=True)
     thread.start()
     assert listening.wait(20), "the server did not come up"
@@ -191,8 +203,10 @@ def served(
     finally:
         with contextlib.suppress(RuntimeError):
             found.loop.call_soon_threadsafe(ready["task"].cancel)
-        thread.join(20)
-        assert not thread.is_alive(), "the server did not end"
+        if closing is None:
+            ended()
+        else:
+            closing.callback(ended)
 
 
 def with_tokens(scene: Served) -> Served:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ PLUGINS = (Bakery, Greedy)
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Served]:
-    with served(found_village(tmp_path / "village"), plugins=PLUGINS) as found:
+def scene(tmp_path: Path, closing: ExitStack) -> Iterator[Served]:
+    with served(found_village(tmp_path / "village"), plugins=PLUGINS, closing=closing) as found:
         yield with_tokens(found)
 
 
@@ -43,10 +44,11 @@ def money(scene: Served, account: str) -> int:
 
 @pytest.mark.promise("one declared act becomes a tool, a route, a command and an OpenAPI entry")
 def test_an_action_is_a_tool_a_route_a_command_and_a_page(scene: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = {tool["name"]: tool for tool in actions.tools_for(scene.village, Actor("resident", "ada"))}
-    assert list(tools) == ["bakery__bake", "bakery__count", "bakery__knead", "bakery__taste"]
-    schema = tools["bakery__bake"]["parameters"]
-    assert tools["bakery__bake"]["description"] == "Bake loaves."
+    tools = {tool.name: tool for tool in scene.village.tools()}
+    mine = [name for name in tools if name.startswith("bakery__")]
+    assert mine == ["bakery__bake", "bakery__count", "bakery__knead", "bakery__taste"]
+    schema = tools["bakery__bake"].parameters
+    assert tools["bakery__bake"].description == "Bake loaves."
     assert schema["required"] == ["kind"]
     assert schema["properties"]["count"] == {"type": "integer", "minimum": 1, "maximum": 10, "default": 1}
     assert schema["properties"]["gift_micros"]["anyOf"][0] == {"type": "integer", "minimum": 1}
@@ -77,7 +79,7 @@ def test_only_its_roles_and_scopes_do_an_action(scene: Served) -> None:
     scene.token("resident", "ada", "counts", scope=("bakery.count",))
     assert scene.post("/actions/bakery.count", {}, "counts").ok() == 0
     scene.post("/actions/bakery.bake", {"kind": "rye"}, "counts").problem(403, "action.role")
-    assert [a["name"] for a in scene.get("/actions", HUMAN).ok()["actions"]] == ["bakery.count"]
+    assert [a["name"] for a in scene.get("/actions", HUMAN).ok()["actions"]] == ["bakery.count", "desk.told"]
     page = scene.post("/actions/bakery.bak", {}, OPERATOR).problem(404, "action.unknown")
     assert "bakery.bake" in page["next_step"]
     assert loaves(scene) == 0
@@ -226,7 +228,7 @@ def test_an_action_of_an_attempt_is_a_step_of_it_and_done_once(scene: Served, he
     asked = {"number": 1, "action": "bakery.bake", "input": {"kind": "rye"}}
     path = f"/wire/attempts/{held.attempt}/act"
     first = scene.post(path, asked, held.token).ok()
-    assert first == {"reply": {"baked": 1, "by": "ada"}, "number": 1}
+    assert first == {"reply": {"baked": 1, "by": "ada"}, "number": 1, "ended": False}
     assert scene.post(path, asked, held.token).ok() == first  # its answer was lost, and it asks again
     assert loaves(scene) == 1
     step = scene.get(f"/attempts/{held.attempt}").ok()["steps"][0]
@@ -253,7 +255,7 @@ def test_a_slow_action_is_a_step_whose_price_is_set_aside_first(scene: Served, h
     path = f"/wire/attempts/{held.attempt}/act"
     scene.post("/actions/bakery.knead", {"kind": "rye"}, RESIDENT).problem(409, "action.job")
     found = scene.post(path, {"number": 1, "action": "bakery.knead", "input": {"kind": "rye"}}, held.token).ok()
-    assert found == {"reply": {"kneaded": "rye", "for": "work"}, "number": 1}
+    assert found == {"reply": {"kneaded": "rye", "for": "work"}, "number": 1, "ended": False}
     assert money(scene, "commons") == 1_000_000
     failed = {"number": 2, "action": "bakery.knead", "input": {"kind": "brick"}}
     scene.post(path, failed, held.token).problem(500, "action.failed")
@@ -261,5 +263,5 @@ def test_a_slow_action_is_a_step_whose_price_is_set_aside_first(scene: Served, h
     assert money(scene, "resident:ada:free") == 99_000_000
     steps = scene.get(f"/attempts/{held.attempt}").ok()["steps"]
     assert [(s["number"], s["state"], s["effect"]) for s in steps] == [(1, "done", "once"), (2, "done", "once")]
-    assert "oven" in steps[1]["result"]["error"]
+    assert "oven" in steps[1]["result"]["refused"]["message"]
     assert scene.get("/ledger/verify").ok()["problems"] == []

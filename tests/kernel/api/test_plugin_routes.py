@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ class Door(Plugin):
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Served]:
-    with served(found_village(tmp_path / "village"), plugins=(Door,)) as found:
+def scene(tmp_path: Path, closing: ExitStack) -> Iterator[Served]:
+    with served(found_village(tmp_path / "village"), plugins=(Door,), closing=closing) as found:
         yield with_tokens(found)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel.plugins.shelf import Shelf
 
 from vivarium_kernel import Plugin, hookimpl
 
@@ -26,8 +28,8 @@ class Guest(Plugin):
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Served]:
-    with served(found_village(tmp_path / "village"), plugins=(Guest,)) as found:
+def scene(tmp_path: Path, closing: ExitStack) -> Iterator[Served]:
+    with served(found_village(tmp_path / "village"), plugins=(Guest,), closing=closing) as found:
         yield with_tokens(found)
 
 
@@ -71,3 +73,23 @@ def test_what_cannot_be_switched_is_refused_with_its_reason(scene: Served) -> No
     scene.ask("PUT", "/plugins/verifier", {"on": True}, OPERATOR).problem(422, "input")
     assert (scene.village.folder / "plugins.json").exists() == before
     assert states(scene)["text_policy"] == "on"
+
+
+def test_what_plugins_allow_does_not_name_is_not_switched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: ExitStack
+) -> None:
+    shelf = Shelf(tmp_path / "shelf")
+    shelf.folder.mkdir()
+    monkeypatch.syspath_prepend(shelf.folder)
+    shelf.put("hat-shop", "1.0", hats="", scarves="")
+    settings = found_village(tmp_path / "village") / "vivarium.toml"
+    settings.write_text('plugins_allow = ["hats"]\n' + settings.read_text())
+    with served(tmp_path / "village", closing=closing) as bare:
+        scene = with_tokens(bare)
+        page = scene.ask("PUT", "/plugins/scarves", {"enabled": True}, OPERATOR).problem(409, "plugins.allow")
+        assert "plugins_allow" in page["detail"] and "scarves" in page["next_step"]
+        assert not (scene.village.folder / "plugins.json").exists()
+        assert shelf.imported() == []
+        assert scene.ask("PUT", "/plugins/hats", {"enabled": True}, OPERATOR).json["enabled"] is True
+        recorded = json.loads((scene.village.folder / "plugins.json").read_text())["plugins"]
+        assert (list(recorded), recorded["hats"]["version"]) == (["hats"], "1.0")

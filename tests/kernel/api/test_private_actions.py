@@ -12,7 +12,7 @@ import pytest
 from attrs import frozen
 from sqlite_utils import Migrations
 from vivarium_kernel.clock import SimulatedClock, run_simulated
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.models import ProviderFault
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village, With

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from vivarium_kernel.records import NewTask
+from vivarium_kernel.village import Said
 
 from vivarium_kernel import people
 
@@ -69,3 +70,21 @@ def test_a_stream_ends_with_the_credential_it_came_with(scene: Served) -> None:
 def test_a_bad_cursor_is_refused(scene: Served) -> None:
     sent = {"Last-Event-ID": "yesterday"}
     scene.ask("GET", "/events/stream", headers=sent).problem(422, "events.cursor")
+
+
+def test_what_a_model_is_writing_is_heard_by_whoever_may(scene: Served) -> None:
+    with scene.stream("/events/stream", OPERATOR) as answer, scene.stream("/events/stream", RESIDENT) as mine:
+        answer.readline(), mine.readline()  # both listen
+        for resident, text in (("ben", "One "), ("ben", "two."), ("ada", "Mine.")):
+            scene.village.hear(Said(7, "t1", resident, text))
+        heard = read(mine, 1)
+        assert [each["data"] for each in heard] == [{"attempt": 7, "task": "t1", "resident": "ada", "text": "Mine."}]
+        assert "id" not in heard[0]
+        whole = read(answer, 2)
+    assert "".join(e["data"]["text"] for e in whole if e["data"]["resident"] == "ben").startswith("One")
+    assert {e["event"] for e in whole} == {"said"}
+    with scene.stream("/events/stream?task=t2", OPERATOR) as answer:
+        answer.readline()
+        scene.village.hear(Said(7, "t1", "ben", "elsewhere"))
+        scene.add(NewTask(id="t2", prompt="x"))
+        assert read(answer, 1)[0]["event"] == "task.posted"

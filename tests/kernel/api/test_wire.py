@@ -6,12 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vivarium_kernel.plugins import Plugin, hookimpl
+from vivarium_kernel.prompting import MARKING
 from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Task
 
 from vivarium_kernel import people
@@ -34,8 +36,8 @@ class Prices(Plugin):
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Served]:
-    with served(found_village(tmp_path / "village"), plugins=(Prices,)) as found:
+def scene(tmp_path: Path, closing: ExitStack) -> Iterator[Served]:
+    with served(found_village(tmp_path / "village"), plugins=(Prices,), closing=closing) as found:
         yield with_tokens(found)
 
 
@@ -90,13 +92,16 @@ def test_a_worker_hands_in_what_came_of_it_and_the_village_judges(scene: Served)
 
 @pytest.mark.promise("lapsed-lease")
 def test_a_worker_whose_lease_lapsed_can_say_nothing_more(tmp_path: Path) -> None:
-    with served(found_village(tmp_path / "v", lease=0.6)) as scene:
+    with served(found_village(tmp_path / "v", lease=2.0)) as scene:
         with_tokens(scene)
         work = Work(scene, ECHO)
-        for _ in range(4):
-            time.sleep(0.3)
+        (first,) = scene.rows("SELECT lease_until_at FROM attempts")
+        for _ in range(2):
+            time.sleep(0.05)
             work.say("renew").ok()
-        until = time.monotonic() + 5
+        (renewed,) = scene.rows("SELECT lease_until_at FROM attempts")
+        assert renewed[0] >= first[0] + 100_000
+        until = time.monotonic() + 20
         while scene.task("t").state == "claimed":
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -147,7 +152,7 @@ def test_the_village_says_which_model_may_be_called_and_what_it_costs(scene: Ser
     assert work.claim["model"] == "scripted:echo"
     assert work.claim["entitlement"]["aid_micros_per_1k"] == {"scripted:echo": 500_000}
     texts = [s["text"] for s in work.claim["sections"]]
-    assert texts == ["You are ada.", "what nobody knows", "say it"]
+    assert texts == [MARKING, "You are ada.", "what nobody knows", "say it"]
     call = {"number": 1, "kind": "model", "name": "scripted:echo", "effect": "idempotent", "worst_tokens": 600}
     work.say("intent", **{**call, "name": "openai:dear"}).problem(403, "model.entitlement")
     work.say("intent", **{**call, "worst_tokens": 1_001}).problem(429, "meter.tokens")
@@ -159,7 +164,7 @@ def test_the_village_says_which_model_may_be_called_and_what_it_costs(scene: Ser
     ended = work.settle(answer="it", model="scripted:echo").ok()
     assert ended["task_state"] == "done"
     page = scene.get("/attempts/1").ok()
-    assert [s.get("text", "hidden") for s in page["prompt"]] == ["You are ada.", "hidden", "say it"]
+    assert [s.get("text", "hidden") for s in page["prompt"]] == [MARKING, "You are ada.", "hidden", "say it"]
     assert "nobody knows" not in json.dumps(page)
     assert scene.get("/ledger/verify").ok()["problems"] == []
 

@@ -106,6 +106,7 @@ def plain(text: str, folder: Path) -> str:
         (r"\b\d+\.\d\d s\b", "0.00 s"),
         (r"(?<=  )\d+\.\d\d(?=  )", "0.00"),
         (r"the last [^\n;]* ago", "the last a moment ago"),
+        (r"^vivarium: plugin '\w+' held the loop for .*\n", ""),  # of a machine that others use too
         (r"\bin (\d+ min \d+ s|\d+ d( \d+ h)?)", "in a while"),
         (r"\b[0-9a-f]{64}\b", "HASH"),
         (r"(?<![\w-])[\w-]{43}(?![\w-])", "SECRET"),

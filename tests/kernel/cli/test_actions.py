@@ -21,21 +21,21 @@ def write(tx, actor, note):
     return {"by": str(actor), "said": note.text * note.times}
 
 class Notes(Plugin):
-    name = "notes"
+    name = "slips"
 
     @hookimpl
     def register_actions(self):
-        return [Action(name="notes.write", doc="Write a note.", Input=Note, roles=("operator", "resident"), run=write)]
+        return [Action(name="slips.write", doc="Write a note.", Input=Note, roles=("operator", "resident"), run=write)]
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    information = tmp_path / "site" / "notes-1.0.dist-info"
+    information = tmp_path / "site" / "slips-1.0.dist-info"
     information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[vivarium.plugins]\nnotes = notes_plugin:Notes\n")
-    (tmp_path / "site" / "notes_plugin.py").write_text(PLUGIN)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: slips\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[vivarium.plugins]\nslips = slips_plugin:Notes\n")
+    (tmp_path / "site" / "slips_plugin.py").write_text(PLUGIN)
     return village(tmp_path / "v")
 
 
@@ -44,35 +44,35 @@ def do(folder: Path, *arguments: str, stdin: str = "") -> Done:
 
 
 def test_an_action_is_a_command(folder: Path) -> None:
-    assert "notes.write" in do(folder).out
-    (listed,) = do(folder, "--json").document
+    assert "slips.write" in do(folder).out
+    (listed,) = (each for each in do(folder, "--json").document if each["name"] == "slips.write")
     assert listed["input"]["required"] == ["text"]
-    done = do(folder, "notes.write", "text=hm ", "times=2")
+    done = do(folder, "slips.write", "text=hm ", "times=2")
     assert done.status == 0, done.err
     assert done.document["said"] == "hm hm "
     assert done.document["by"].startswith("cli:")
-    assert do(folder, "notes.write", "--input", "-", stdin='{"text": "oh"}').document["said"] == "oh"
+    assert do(folder, "slips.write", "--input", "-", stdin='{"text": "oh"}').document["said"] == "oh"
 
 
 def test_a_key_does_it_once(folder: Path) -> None:
-    first = do(folder, "notes.write", "text=a", "--key", "k")
-    again = do(folder, "notes.write", "text=a", "--key", "k")
+    first = do(folder, "slips.write", "text=a", "--key", "k")
+    again = do(folder, "slips.write", "text=a", "--key", "k")
     assert (again.out, "done before" in again.err) == (first.out, True)
-    other = do(folder, "notes.write", "text=b", "--key", "k")
+    other = do(folder, "slips.write", "text=b", "--key", "k")
     assert other.status == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("notes.wirte",), "Did you mean notes.write?"),
-        (("notes.write",), "text"),
-        (("notes.write", "text=a", "txet=b"), "txet"),
-        (("notes.write", "text=a", "times=often"), "times"),
-        (("notes.write", "text"), "must be KEY=VALUE"),
-        (("notes.write", "--input", "[1]"), "must be a JSON object"),
-        (("notes.write", "--input", "{"), "is not JSON"),
-        (("notes.write", "text=a", "--input", "{}"), "not both"),
+        (("slips.wirte",), "Did you mean slips.write?"),
+        (("slips.write",), "text"),
+        (("slips.write", "text=a", "txet=b"), "txet"),
+        (("slips.write", "text=a", "times=often"), "times"),
+        (("slips.write", "text"), "must be KEY=VALUE"),
+        (("slips.write", "--input", "[1]"), "must be a JSON object"),
+        (("slips.write", "--input", "{"), "is not JSON"),
+        (("slips.write", "text=a", "--input", "{}"), "not both"),
     ],
 )
 def test_what_cannot_be_done_is_told(folder: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -85,8 +85,8 @@ def test_a_token_does_what_its_role_may(folder: Path) -> None:
     def token(*arguments: str) -> str:
         return vivarium("token", "create", *arguments, cwd=folder).out.strip()
 
-    ada = do(folder, "notes.write", "text=a", "--as", token("ada", "--role", "resident"))
+    ada = do(folder, "slips.write", "text=a", "--as", token("ada", "--role", "resident"))
     assert ada.document["by"] == "resident:ada"
-    human = do(folder, "notes.write", "text=a", "--as", token("kim", "--role", "human"))
+    human = do(folder, "slips.write", "text=a", "--as", token("kim", "--role", "human"))
     assert (human.status, "[action.role]" in human.err) == (2, True)
-    assert "notes.write" not in do(folder, "--as", token("kim", "--role", "human")).out
+    assert "slips.write" not in do(folder, "--as", token("kim", "--role", "human")).out

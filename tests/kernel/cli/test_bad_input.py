@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from vivarium_kernel.cli.refusing import answered
-from vivarium_kernel.writer import told
+from vivarium_kernel.committing import told
 
 from .running import Here, argv, environment, village, vivarium
 
@@ -62,10 +62,10 @@ def contents(folder: Path) -> set[str]:
 
 @pytest.mark.promise("bad-settings")
 @pytest.mark.parametrize(("text", "said"), SETTINGS)
-def test_bad_settings_are_told_and_nothing_is_made(tmp_path: Path, text: str, said: list[str]) -> None:
-    folder = village(tmp_path / "v", settings=text)
+def test_bad_settings_are_told_and_nothing_is_made(here: Here, text: str, said: list[str]) -> None:
+    folder = village(here.folder, settings=text)
     for command in (("run", folder), ("status", "-v", folder), ("settings", "show", "-v", folder)):
-        done = vivarium(*command, cwd=tmp_path)
+        done = here(*command)
         assert (done.status, done.out) == (2, "")
         assert [words for words in said if words not in done.err] == []
     assert contents(folder) == {"vivarium.toml"}
@@ -130,12 +130,14 @@ def test_a_number_beyond_its_limits_is_refused_with_the_limits_and_a_next_step(
 
 @pytest.mark.promise("impossible-tasks")
 @pytest.mark.parametrize(("task", "said"), TASKS)
-def test_an_impossible_task_of_a_file_is_told_and_none_is_posted(tmp_path: Path, task: str, said: list[str]) -> None:
+def test_an_impossible_task_of_a_file_is_told_and_none_is_posted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, said: list[str]
+) -> None:
     folder = village(tmp_path / "v", ['id = "good"\ncommand = ["ls"]', task])
     done = vivarium("run", folder, cwd=tmp_path)
     assert done.status == 2
     assert [words for words in said if words not in done.err.replace("task number 2", "task number 1")] == []
-    assert vivarium("task", "list", "-v", folder, "--json", cwd=tmp_path).out == "[]\n"
+    assert Here(folder, monkeypatch)("task", "list", "--json").out == "[]\n"
 
 
 @pytest.mark.promise("impossible-tasks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .running import Here, argv, environment, vivarium
+from .running import Here, argv, environment, village, vivarium
 
 
 def change(sql: str) -> Callable[[Path], None]:
@@ -61,6 +62,7 @@ DEAD = (
     "VALUES (90, 'a', 'ada', 9, 9, 'running', 90, 0)"
 )
 MISSED = "INSERT INTO missed (plugin, hook, task, inputs, error, at) VALUES ('x', 'end_attempt', 'a', '{}', 'E', 0)"
+OFF = "INSERT INTO breakers VALUES ('guilds', 'on_tick', '5 failures in a row', 0, NULL, 0)"
 LATER = (
     "INSERT INTO events (id, at, day, hour, kind, actor, data, hash) "
     "SELECT max(id) + 1, max(at) + 900000000000, 0, 0, 'x', 'x', '{}', x'00' FROM events"
@@ -98,15 +100,29 @@ FAULTS: list[tuple[str, Callable[[Path], Any], str, str, str]] = [
         "requeue a",
     ),
     ("missed", change(MISSED), "village", "1 part of plugins failed", "vivarium missed retry"),
+    (
+        "breaker",
+        change(OFF),
+        "plugins",
+        "guilds is off on on_tick: 5 failures in a row",
+        "vivarium plugins retry guilds",
+    ),
     ("clock", change(LATER), "village", "behind the newest event", "set the machine's clock"),
 ]
 
 
+@pytest.fixture(scope="module")
+def lived_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = village(tmp_path_factory.mktemp("lived") / "small")
+    assert vivarium("task", "add", "--id", "a", "--", "ls", cwd=folder).status == 0
+    assert vivarium("run", ".", cwd=folder).status == 0
+    return folder
+
+
 @pytest.fixture
-def lived(here: Here) -> Here:
-    """A small village that has done a task."""
-    here("task", "add", "--id", "a", "--", "ls")
-    assert vivarium("run", ".", cwd=here.folder).status == 0
+def lived(lived_once: Path, here: Here) -> Here:
+    """A small village that has done a task: each test has a copy of one that did."""
+    shutil.copytree(lived_once, here.folder, dirs_exist_ok=True)
     return here
 
 

@@ -15,9 +15,10 @@ from .running import Here, environment
 
 COMMANDS = (
     "init run up serve work status do pace residents pause resume halt unhalt backup doctor "
-    "task/add/list/show/cancel/requeue/approve/reject/clear resident/add/list/show/pause/quarantine/ban/retire/resume "
+    "task/add/list/show/cancel/requeue/approve/answer/reject/clear "
+    "resident/add/list/show/pause/quarantine/ban/retire/resume "
     "log/tail/show/export/verify/head ledger/balances/history/verify token/create/list/revoke settings/show "
-    "missed/list/retry explain/claim/prompt "
+    "missed/list/retry explain/claim/prompt key/set/clear/status models/list/test/price costs report "
     "plugins/list/info/hooks/enable/disable/install/uninstall/sync/new/check/profile/bisect/retry"
 )
 HEAVY = ("sqlite3", "rich", "starlette", "uvicorn", "cattrs", "sqlite_utils", "asyncio", "msgspec", "pluggy", "jinja2")

@@ -13,6 +13,7 @@ from .running import Here, village
 ACTS = [
     (("task", "add", "--", "ls"), "POST /tasks"),
     (("task", "approve", "a"), "POST /tasks/{task}/approve"),
+    (("task", "answer", "a", "yes"), "POST /tasks/{task}/answer"),
     (("task", "reject", "a"), "POST /tasks/{task}/reject"),
     (("task", "requeue", "a"), "POST /tasks/{task}/requeue"),
     (("task", "cancel", "a"), "POST /tasks/{task}/cancel"),
@@ -39,6 +40,9 @@ ACTS = [
     (("plugins", "uninstall", "vivarium-plugins-never-was"), "operators alone"),
     (("plugins", "sync"), "operators alone"),
     (("plugins", "retry"), "operators alone"),
+    (("key", "set", "groq"), "operators alone"),
+    (("key", "clear", "groq"), "operators alone"),
+    (("models", "test"), "POST /tasks"),
 ]
 
 

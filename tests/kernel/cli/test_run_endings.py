@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .running import Done, village, vivarium
+from .running import Done, Here, village, vivarium
 
 LS = 'command = ["ls"]'
 
@@ -57,16 +57,17 @@ def test_the_exit_status_says_how_it_ended(tmp_path: Path, tasks: list[str], sta
     ids=["time", "person", "pause", "halt", "resident", "plugin"],
 )  # fmt: skip
 def test_what_is_left_says_what_it_waits_for(
-    tmp_path: Path, task: str, before: list[list[str]], waits: str, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, before: list[list[str]], waits: str, kind: str
 ) -> None:
     folder = village(tmp_path / "v", [task])
+    here = Here(folder, monkeypatch)
     for command in before:
-        assert vivarium(*command, "-v", folder, cwd=tmp_path).status == 0
+        assert here(*command).status == 0
     done = run(folder)
     assert waits in done.out, done.out + done.err
     (left,) = run(folder, "--json").document["left"]
     assert (left["task"], left["kind"]) == ("a", kind)
-    assert waits in vivarium("task", "show", "a", "-v", folder, cwd=tmp_path).out or kind == "plugin"
+    assert waits in here("task", "show", "a").out or kind == "plugin"
 
 
 def test_what_is_left_is_whole_where_no_terminal_cuts_it(tmp_path: Path) -> None:

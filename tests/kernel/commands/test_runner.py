@@ -121,8 +121,8 @@ def test_a_timeout_kills_the_grandchildren_too(runner: Runner, scene: Scene) -> 
     )
     assert done.timed_out
     assert (done.exit_code, done.signal, done.stdout) == (None, signal.SIGKILL, "first\n")
-    assert 0.5 <= done.seconds < 1.5
-    assert time.monotonic() - started < 2
+    assert 0.5 <= done.seconds < 10
+    assert time.monotonic() - started < 20
     wait_until_dead(*wait_for_numbers(scene.files / "pid", 2))
 
 

@@ -157,7 +157,7 @@ def at_work(village: Village) -> None:
             "it is parked for time until 2096-10-02 07:06:40 UTC",
         ),
         ({"plugins": ("hats",)}, None, "plugin", "the task needs plugin 'hats', which is not enabled"),
-        ({"model": "big:one"}, None, "entitlement", "ada may not use big:one"),
+        ({"model": "big:one"}, None, "entitlement", "ada: The resident may not use big:one."),
         ({"max_micros": 600_000}, None, "budget", "0.50 USD are left of village, and it sets 0.60 aside"),
         ({"max_micros": 300_000}, None, "budget", "0.25 USD are left of resident-day:ada:"),
         ({}, cannot_judge, "guarded", "the safety check text_policy can't judge it now: its model is away"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.models import Price, Reply, Request, count_tokens
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import NewTask, Outcome, Task, Usage

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.store import Tx
 
 from vivarium_kernel import rounds, schema, settling
@@ -50,7 +50,7 @@ def test_the_statements_harness_finds_a_transaction_that_goes_on_after_its_end(
     monkeypatch.setattr(Tx, "still_open", lambda self, error: None)
     with pytest.raises((AssertionError, sqlite3.IntegrityError)):  # its budget returns twice: the table refuses that
         test_statements.test_a_statement_that_fails_leaves_a_legal_end(
-            template(tmp_path, "pure"), tmp_path, "pure", "full", 1
+            template(tmp_path, "pure"), tmp_path, False, "pure", "full", 1, 1
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from vivarium_kernel.claiming import Claimed
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Effect, NewTask, Outcome, Review, Task
 from vivarium_kernel.runtime import Runtime

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from vivarium_kernel.problems import InputError, Problem
 from vivarium_kernel.settings import (
     OTHER_VARIABLES,
+    TABLES,
     Api,
     Budgets,
     Commands,
     Loaded,
+    Models,
     Retries,
     Settings,
     SettingsError,
@@ -235,9 +237,9 @@ def test_every_setting_has_a_variable_of_its_own_and_documentation() -> None:
     assert len(set(variables)) == len(variables)
     assert not set(variables) & set(OTHER_VARIABLES)
     assert all(leaf.doc.endswith((".", ".)")) for leaf in known)
-    fields = [f for cls in (Settings, Commands, Budgets, Retries, Api) for f in attrs.fields(cls)]
-    # All but the four sections, [commands.allow] and [plugins.*].
-    assert len(known) == len(fields) - 6
+    fields = [f for cls in (Settings, Commands, Budgets, Models, Retries, Api) for f in attrs.fields(cls)]
+    # All but the five sections, and the tables whose keys people choose.
+    assert len(known) == len(fields) - 5 - len(TABLES)
 
 
 def test_every_variable_reaches_its_setting(folder: Path) -> None:
@@ -250,6 +252,8 @@ def test_every_variable_reaches_its_setting(folder: Path) -> None:
             "tasks": "a.toml",
             "auto_approve": "0.5",
             "retries.jitter": "0.5",
+            "write_policy": "work",
+            **{f"models.{name}": "scripted:other" for name in ("small", "medium", "large")},
         }.get(leaf.path)
         if text is None:
             kind: Any = leaf.field.type
@@ -330,15 +334,15 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 SECTIONS = {field.name: field for field in attrs.fields(Settings)}
-TABLES = {
+ANY_TABLES = {
     name: st.dictionaries(st.sampled_from([leaf.path.split(".")[-1] for leaf in leaves()]), VALUES, max_size=5) | VALUES
-    for name in ("commands", "budgets", "retries", "api", "plugins")
+    for name in ("commands", "budgets", "models", "limits", "retries", "api", "plugins")
 }
 
 
 @settings(max_examples=300)
 @given(
-    st.fixed_dictionaries({}, optional={**{name: VALUES for name in SECTIONS}, **TABLES, "sandbox": VALUES}),
+    st.fixed_dictionaries({}, optional={**{name: VALUES for name in SECTIONS}, **ANY_TABLES, "sandbox": VALUES}),
     st.dictionaries(st.sampled_from([leaf.variables[0] for leaf in leaves()]), st.text(max_size=10), max_size=4),
 )
 def test_any_table_and_environment_give_settings_or_problems_with_paths(

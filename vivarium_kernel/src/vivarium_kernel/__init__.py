@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from vivarium_kernel.api.panels import Panel as Panel
     from vivarium_kernel.api.panels import Visit as Visit
     from vivarium_kernel.calls import Refuse as Refuse
-    from vivarium_kernel.cycle import Job as Job
     from vivarium_kernel.errors import Conflict as Conflict
     from vivarium_kernel.errors import Forbidden as Forbidden
     from vivarium_kernel.errors import Invalid as Invalid
@@ -24,10 +23,20 @@ if TYPE_CHECKING:
     from vivarium_kernel.grants import PluginTx as PluginTx
     from vivarium_kernel.grants import PluginView as PluginView
     from vivarium_kernel.hookspecs import hookimpl as hookimpl
+    from vivarium_kernel.jobs import Job as Job
+    from vivarium_kernel.models import Catalog as Catalog
+    from vivarium_kernel.models import Closing as Closing
+    from vivarium_kernel.models import Message as Message
+    from vivarium_kernel.models import ModelInfo as ModelInfo
+    from vivarium_kernel.models import Place as Place
     from vivarium_kernel.models import Price as Price
     from vivarium_kernel.models import ProviderFault as ProviderFault
     from vivarium_kernel.models import Reply as Reply
     from vivarium_kernel.models import Request as Request
+    from vivarium_kernel.models import Tool as Tool
+    from vivarium_kernel.models import ToolCall as ToolCall
+    from vivarium_kernel.models import count_tokens as count_tokens
+    from vivarium_kernel.offering import hookspec as hookspec
     from vivarium_kernel.plugins import Plugin as Plugin
     from vivarium_kernel.records import Actor as Actor
     from vivarium_kernel.records import Claim as Claim
@@ -44,21 +53,27 @@ if TYPE_CHECKING:
     from vivarium_kernel.records import Task as Task
     from vivarium_kernel.records import Usage as Usage
     from vivarium_kernel.records import Verdict as Verdict
+    from vivarium_kernel.thinking import think as think
 
 _HOMES = {
     "actions": ("Action", "Meta"),
     "api.panels": ("Panel", "Visit"),
     "calls": ("Refuse",),
-    "cycle": ("Job",),
+    "jobs": ("Job",),
     "errors": ("Conflict", "Forbidden", "Invalid", "NotFound", "OverBudget", "VivariumError"),
     "grants": ("PluginTx", "PluginView"),
     "hookspecs": ("hookimpl",),
-    "models": ("Price", "ProviderFault", "Reply", "Request"),
+    "models": (
+        "Catalog", "Closing", "Message", "ModelInfo", "Place", "Price", "ProviderFault", "Reply", "Request", "Tool",
+        "ToolCall", "count_tokens",
+    ),
+    "offering": ("hookspec",),
     "plugins": ("Plugin",),
     "records": (
         "Actor", "Claim", "Ending", "Entitlement", "Event", "NewTask", "Outcome", "Reject", "Resident", "Review",
         "Section", "Subject", "Task", "Usage", "Verdict",
     ),
+    "thinking": ("think",),
 }  # fmt: skip
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 

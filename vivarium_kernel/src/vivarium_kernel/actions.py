@@ -16,26 +16,29 @@ import attrs
 import msgspec
 from attrs import frozen
 from msgspec import Meta as Meta  # noqa: PLC0414 - plugin authors have it from here
+from msgspec.structs import replace
 
-from vivarium_kernel import inputs, ledger, replies, stepping
+from vivarium_kernel import holds, inputs, replies, stepping
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, LeaseLapsed, NotFound, Unauthorized, VivariumError
 from vivarium_kernel.grants import PluginTx
 from vivarium_kernel.health import describe
+from vivarium_kernel.jobs import REFUSED, UNKEPT
+from vivarium_kernel.models import Tool
 from vivarium_kernel.plugins import switch_off
 from vivarium_kernel.problems import InputError, near
 from vivarium_kernel.records import MICROS, Actor, Effect, Role, Subject
 from vivarium_kernel.runs import Refuse
+from vivarium_kernel.settling import EndAttempt, Settlement, settle
 from vivarium_kernel.transaction import Restart, Tx
 
 if TYPE_CHECKING:
-    from vivarium_kernel.cycle import Job
+    from vivarium_kernel.jobs import Job
     from vivarium_kernel.village import Village
 
 I = TypeVar("I")  # noqa: E741 - the input
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\.[a-z][a-z0-9_]{0,39}")
 _HOLD_SECONDS = 3600  # how long the price of an act that never ended is set aside
-_UNKEPT = '"private"'  # in place of a reply that is not kept
 _encode = msgspec.json.Encoder().encode
 
 
@@ -104,6 +107,7 @@ class Performed:
 
     reply: str
     repeated: bool = False
+    ended: bool = False
 
 
 def actions_of(village: Village) -> tuple[dict[str, Action[Any]], list[str]]:
@@ -159,19 +163,20 @@ def input_schema(action: Action[Any]) -> dict[str, Any]:
     return {**root, "$defs": kinds} if kinds else dict(root)
 
 
-def tool_of(action: Action[Any]) -> dict[str, Any]:
+def tool_of(action: Action[Any]) -> Tool:
     """The action as a model's tool. Names of tools have no dots: ``hats.wear`` is ``hats__wear``."""
-    return {
-        "name": action.name.replace(".", "__"),
-        "description": action.doc,
-        "parameters": input_schema(action),
-    }
+    return Tool(action.name.replace(".", "__"), action.doc, input_schema(action), action.private)
 
 
-def tools_for(village: Village, actor: Actor) -> list[dict[str, Any]]:
-    """The tools that this actor may use, in the order of their names."""
+def action_name(tool: str) -> str:
+    """The action behind a tool's name."""
+    return tool.replace("__", ".", 1)
+
+
+def tools_of_residents(village: Village) -> tuple[Tool, ...]:
+    """The tools that residents may use, in the order of their names."""
     found, _ = actions_of(village)
-    return [tool_of(action) for _, action in sorted(found.items()) if may_do(action, actor)]
+    return tuple(tool_of(action) for _, action in sorted(found.items()) if "resident" in action.roles)
 
 
 async def perform(
@@ -192,7 +197,10 @@ async def perform(
     if problems := list(inputs.positive_amounts(asked)):
         raise InputError(problems)
     await _check_texts(village, action, actor, asked)
-    ticket = _Ticket(action, actor, asked, replies.key_of(actor, key, action.name, body), village.clock.secret())
+    ticket = _Ticket(
+        action, actor, asked, replies.key_of(actor, key, action.name, body), village.clock.secret(),
+        end_attempt=village.hooks.end_attempt,
+    )  # fmt: skip
     if action.act is not None:
         if job is None:
             raise Conflict(
@@ -220,6 +228,7 @@ class _Ticket:
     key: replies.Key | None
     unique: str
     intent: stepping.Intent | None = None
+    end_attempt: EndAttempt | None = None
 
 
 def _arguments(body: object) -> Mapping[str, Any]:
@@ -260,11 +269,13 @@ def _run(tx: Tx, ticket: _Ticket) -> Performed:
     if action.rate_per_minute is not None:
         replies.pace(tx, actor, action.name, action.rate_per_minute)
     _pay(tx, ticket)
-    reply = _guarded(tx, action, lambda: action.run(PluginTx(tx, action.plugin, actor), actor, ticket.input))  # type: ignore[misc]
+    endings: list[Settlement] = []
+    granted = PluginTx(tx, action.plugin, actor, endings)
+    reply = _guarded(tx, action, lambda: action.run(granted, actor, ticket.input))  # type: ignore[misc]
     if intent is not None:
         result = stepping.Result(
             intent.attempt, intent.number, intent.holder, intent.resident, intent.task, "done",
-            _UNKEPT if _is_unkept(action) else reply, intent=intent,
+            _encode(UNKEPT).decode() if _is_unkept(action) else reply, intent=intent,
         )  # fmt: skip
         (refused,) = stepping.record(tx, [result])
         if refused is not None:
@@ -272,7 +283,11 @@ def _run(tx: Tx, ticket: _Ticket) -> Performed:
     if action.effect != "pure":
         _note(tx, ticket)
         replies.keep(tx, ticket.key, reply)
-    return Performed(reply)
+    for ending in endings:
+        (answer,) = settle(tx, [replace(ending, end_attempt=ticket.end_attempt)])
+        if isinstance(answer, Exception):
+            raise answer
+    return Performed(reply, ended=bool(endings))
 
 
 def _is_unkept(action: Action[Any]) -> bool:
@@ -380,11 +395,12 @@ async def _act(village: Village, ticket: _Ticket, job: Job, body: object) -> Per
         await village.store.write(_release, (hold, ticket))
         if isinstance(error, LeaseLapsed):
             raise
-        job.end("done", {"error": describe(error)})
+        told = error if isinstance(error, VivariumError) else ActionFailed(action, error)
+        job.end("done", {REFUSED: {"rule": told.rule, "message": told.message, "next_step": told.next_step}})
         await job.recorded()
-        if isinstance(error, VivariumError):
+        if told is error:
             raise
-        raise ActionFailed(action, error) from error
+        raise told from error
     job.end("done", msgspec.json.decode(reply))
     await job.recorded()
     await village.store.write(_settle, (hold, ticket))
@@ -398,7 +414,7 @@ def _admit(tx: Tx, ticket: _Ticket) -> int | None:
         replies.pace(tx, ticket.actor, action.name, action.rate_per_minute)
     if not _costs(ticket):
         return None
-    return ledger.hold(
+    return holds.hold(
         tx, _purse(ticket), "aid", action.cost_micros, key=f"action:{ticket.unique}", owner="kernel",
         actor=str(ticket.actor), ref=f"action:{action.name}", expires_at=tx.now + _HOLD_SECONDS * MICROS,
     )  # fmt: skip
@@ -406,12 +422,12 @@ def _admit(tx: Tx, ticket: _Ticket) -> int | None:
 
 def _release(tx: Tx, asked: tuple[int | None, _Ticket]) -> None:
     if asked[0] is not None:
-        ledger.release_hold(tx, asked[0], owner="kernel", actor=str(asked[1].actor))
+        holds.release_hold(tx, asked[0], owner="kernel", actor=str(asked[1].actor))
 
 
 def _settle(tx: Tx, asked: tuple[int | None, _Ticket]) -> None:
     hold, ticket = asked
     if hold is not None:
         payees: Sequence[tuple[str, int]] = [("commons", ticket.action.cost_micros)]
-        ledger.settle_hold(tx, hold, payees, owner="kernel", reason="action", actor=str(ticket.actor))
+        holds.settle_hold(tx, hold, payees, owner="kernel", reason="action", actor=str(ticket.actor))
     _note(tx, ticket)

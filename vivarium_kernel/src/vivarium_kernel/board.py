@@ -15,7 +15,7 @@ import msgspec
 from attrs import evolve, frozen
 
 from vivarium_kernel.audit import emit
-from vivarium_kernel.errors import Conflict, Invalid, NotFound
+from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from vivarium_kernel.records import MICROS, Actor, Attempt, NewTask, Step, Task
 from vivarium_kernel.store import Row, Tx, View, json_list
 
@@ -27,6 +27,8 @@ ATTEMPT_COLUMNS = (
     "id, task, resident, number, cycle, state, ending, reason, process, lease_until_at, continues, started_at, "
     "ended_at, model, exit_code, seconds, stdout, stderr, answer, confidence, spent_micros"
 )
+COMMAND_SECONDS, OTHER_SECONDS = 30.0, 600.0
+MOST_HANDED_ON = 3  # how often residents may hand one task on
 STEP_COLUMNS = (
     "attempt, number, kind, name, effect, state, arguments, digest, result, worst_micros, spent_micros, tokens_in, "
     "tokens_out, started_at, ended_at"
@@ -195,7 +197,7 @@ def record_of(new: NewTask, seq: int, posting: Posting, now: int) -> Task:
         max_micros=posting.default_max_micros if new.max_micros is None else new.max_micros,
         min_micros=new.min_micros,
         max_attempts=new.max_attempts,
-        timeout_seconds=float(new.timeout_seconds),
+        timeout_seconds=timeout_of(new),
         effect=new.effect or "once",
         files=tuple(new.files),
         labels=tuple(new.labels),
@@ -212,6 +214,32 @@ def record_of(new: NewTask, seq: int, posting: Posting, now: int) -> Task:
         + int((posting.default_retry_seconds if new.retry_seconds is None else new.retry_seconds) * MICROS),
         state="waiting",
     )
+
+
+def handed_on(tx: Tx, new: NewTask, attempt: int) -> NewTask:
+    """A task that an attempt posts, with the tasks through which it came, in ``data.handed_on``.
+
+    Raises Forbidden at the third: residents who hand one task round and round are stopped.
+    """
+    row = tx.row("SELECT t.id, t.spec -> '$.data.handed_on' FROM attempts a JOIN tasks t ON t.id = a.task "
+                 "WHERE a.id = ?", (attempt,))  # fmt: skip
+    if row is None:
+        return new
+    through = [*(json.loads(row[1]) if row[1] else ()), row[0]]
+    if len(through) > MOST_HANDED_ON:
+        raise Forbidden(
+            "thought.delegation",
+            f"It was handed on {MOST_HANDED_ON} times already: {' → '.join(through)}.",
+            "Do it, ask a person, or decline it.",
+        )
+    return evolve(new, data={**new.data, "handed_on": through})
+
+
+def timeout_of(new: NewTask) -> float:
+    """How long one attempt may take, in seconds: a command is quick, a thought is not."""
+    if new.timeout_seconds is not None:
+        return float(new.timeout_seconds)
+    return COMMAND_SECONDS if new.command or new.mode == "command" else OTHER_SECONDS
 
 
 def _spec_text(record: Task) -> str:
@@ -310,7 +338,8 @@ def erase_private(tx: Tx, names: Sequence[str]) -> None:
     """Erase the private texts of the steps of tasks that have ended: nobody replays them any more."""
     if names:
         tx.run(
-            "UPDATE steps SET private_text = NULL WHERE private_text IS NOT NULL AND attempt IN "
+            "UPDATE steps SET private_text = NULL, private_result = NULL WHERE (private_text IS NOT NULL "
+            "OR private_result IS NOT NULL) AND attempt IN "
             "(SELECT id FROM attempts WHERE task IN (SELECT value FROM json_each(?)))",
             (json_list(names),),
         )
@@ -431,6 +460,19 @@ def steps(view: View | Tx, number: int) -> list[Step]:
     return [
         Step(*[*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:]])
         for row in view.rows(f"SELECT {STEP_COLUMNS} FROM steps WHERE attempt = ? ORDER BY number", (number,))
+    ]
+
+
+def steps_as_they_were(view: View, number: int) -> list[Step]:
+    """The same with whole results, also those that may not be shown: for the attempt that goes on from them."""
+    found = steps(view, number)
+    hidden: dict[int, str] = dict(
+        view.rows("SELECT number, private_result FROM steps WHERE attempt = ? AND private_result IS NOT NULL",
+                  (number,))
+    )  # fmt: skip
+    return [
+        evolve(step, result=_json(hidden[step.number]), private=True) if step.number in hidden else step
+        for step in found
     ]
 
 

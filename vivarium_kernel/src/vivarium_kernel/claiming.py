@@ -162,7 +162,7 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
                 if each.reserve is not None:
                     each.reserve(Claim(next_attempt + 1, task, resident, resident.cycles + 1), tx)
             if part.error is not None:
-                refused.setdefault(place, _refusal(tx, task, part.error))
+                refused.setdefault(place, _refusal(tx, task, resident.name, part.error))
                 tried.setdefault(place, set()).add(task.seq)
                 looking.append(place)
                 continue
@@ -268,18 +268,19 @@ def _set_aside(tx: Tx, task: Task, resident: str) -> int:
     if left < task.min_micros:
         raise OverBudget(
             "budget.min", f"{left} millionths of usd are left of the task's budget, less than its minimum.",
-            "Raise its budget or cancel it.", scope=f"task:{task.id}",
+            "Raise its budget or cancel it.", scope=f"task:{task.id}", requested=task.min_micros, remaining=left,
         )  # fmt: skip
     if left:
         tx.books.reserve(scopes_of(tx, task.id, resident, tx.now // DAY_MICROS), "usd", left)
     return left
 
 
-def _refusal(tx: Tx, task: Task, error: Exception) -> NotClaimed:
+def _refusal(tx: Tx, task: Task, resident: str, error: Exception) -> NotClaimed:
     """What a refused claim means for the task: a village's cap makes it wait, a spent budget fails it."""
     if not isinstance(error, OverBudget):
         rule = error.rule if isinstance(error, VivariumError) else "claim.refused"
         return NotClaimed(rule, str(error))
+    _tell(tx, task, resident, error)
     if error.scope.startswith("task:"):
         tx.run(
             "UPDATE tasks SET state = 'failed', reason = ?, ended_at = ? WHERE id = ?", (str(error), tx.now, task.id)
@@ -295,6 +296,18 @@ def _refusal(tx: Tx, task: Task, error: Exception) -> NotClaimed:
         )
         tx.log.add("task.parked", "system:board", {"for": "quota", "scope": error.scope}, task=task.id)
     return NotClaimed(error.rule, str(error))
+
+
+def _tell(tx: Tx, task: Task, resident: str, error: OverBudget) -> None:
+    """Note a budget that kept a task from being claimed; a resident's once for each task and day, for it asks again."""
+    kind = "TASK_BUDGET_EXCEEDED" if error.scope.startswith("task:") else "BUDGET_EXCEEDED"
+    if error.scope.startswith("resident-day"):
+        since = tx.now // DAY_MICROS * DAY_MICROS
+        sql = "SELECT 1 FROM events WHERE task = ? AND resident = ? AND kind = ? AND at >= ? LIMIT 1"
+        if tx.row(sql, (task.id, resident, kind, since)):
+            return
+    data = {"scope": error.scope, "reason": error.rule, "requested": error.requested, "remaining": error.remaining}
+    tx.log.add(kind, f"resident:{resident}", data, resident=resident, task=task.id)
 
 
 def _write(tx: Tx, each: Round, claims: Mapping[int, Claimed]) -> None:

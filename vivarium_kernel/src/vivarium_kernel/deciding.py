@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from attrs import field, frozen
@@ -11,9 +12,11 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.records import ENDED_STATES, Actor, Ending, Review, Task, Verdict
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
-from vivarium_kernel.store import Tx, json_list
+from vivarium_kernel.store import Tx, View, json_list
 
 What = Literal["approve", "reject", "requeue", "cancel"]
+LONGEST_ANSWER = 10_000  # characters
+WORDLESS = "(approved without words)"
 
 
 @frozen
@@ -40,6 +43,9 @@ def _approve(tx: Tx, task: Task, asked: Decision) -> None:
     if task.state == "review":
         _end_review(tx, task, asked, Review("accept", 1.0, asked.reason or "approved"))
     elif task.state == "parked" and task.parked_for in ("approval", "answer"):
+        asking = question(tx, task)
+        if asking is not None:
+            asking.write(tx, asked.reason or WORDLESS, asked.actor)
         tx.run(
             "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, declined = NULL, approved = ?, "
             "reason = ? WHERE id = ?",
@@ -118,6 +124,66 @@ def ask_approval(tx: Tx, asked: tuple[str, Verdict]) -> bool:
     if changed:
         emit(tx, "task.parked", "system:safety", task=name, **{"for": "approval", "reason": reason})
     return bool(changed)
+
+
+@frozen
+class Question:
+    """What a parked attempt asked of people: the last step that it took, whose result has room for the answer."""
+
+    task: str
+    attempt: int
+    step: int
+    text: str
+
+    def write(self, tx: Tx, text: str, actor: Actor | str) -> None:
+        """Write the answer into the step: the attempt that goes on is given it as the tool's reply."""
+        told = json.dumps({"question": self.text, "answer": text, "by": str(actor)}, ensure_ascii=False)
+        tx.run("UPDATE steps SET result = ? WHERE attempt = ? AND number = ?", (told, self.attempt, self.step))
+        emit(tx, "task.answered", actor, task=self.task, attempt=self.attempt, step=self.step, characters=len(text))
+
+
+def question(source: Tx | View, task: Task) -> Question | None:
+    """The open question of a task that is parked for an answer; None where it asks nothing in words."""
+    if task.state != "parked" or task.parked_for != "answer" or task.continues is None:
+        return None
+    row = source.row(
+        "SELECT number, result FROM steps WHERE attempt = ? AND kind = 'tool' AND state = 'done' "
+        "ORDER BY number DESC LIMIT 1",
+        (task.continues,),
+    )
+    result = None if row is None else json.loads(row[1])
+    if row is None or not isinstance(result, dict) or "question" not in result or result.get("answer", "") is not None:
+        return None
+    return Question(task.id, task.continues, row[0], str(result["question"]))
+
+
+@frozen
+class Answering:
+    """A person's answer to what a task asks."""
+
+    task: str
+    text: str
+    actor: Actor | str
+
+
+def answer(tx: Tx, asked: Answering) -> Task:
+    """Answer the open question of a task, which goes on with it; raises NotFound, or Conflict where none is open."""
+    task = board.task(tx, asked.task)
+    if task.state != "parked" or task.parked_for != "answer":
+        raise _not_now(task, "answered", "Only a task that is parked for an answer can be.")
+    asking = question(tx, task)
+    if asking is None:
+        raise Conflict(
+            "board.question", f"Task {task.id} asks no question that an answer could be given to.",
+            f"Let it go on: vivarium task approve {task.id}; or reject it.", field="task",
+        )  # fmt: skip
+    asking.write(tx, asked.text, asked.actor)
+    tx.run(
+        "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, reason = 'answered' WHERE id = ?",
+        (task.id,),
+    )
+    tx.opened = True
+    return board.task(tx, asked.task)
 
 
 @frozen

@@ -7,22 +7,25 @@ write in the village: a switch is whole or has not happened.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
-from vivarium_kernel import breakers, ledger, registry
+from vivarium_kernel import breakers, holds, registry
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.audit import emit
+from vivarium_kernel.builtin import builtin_places
 from vivarium_kernel.deciding import Decision, decide
 from vivarium_kernel.errors import Conflict, NotFound
 from vivarium_kernel.health import describe
-from vivarium_kernel.installed import MODELS, Found, claims, digest, requirement_of
+from vivarium_kernel.inspecting import Looked, look
+from vivarium_kernel.installed import MODELS, UNCLASH, Found, claimants, claims, digest, requirement_of
 from vivarium_kernel.problems import near
 from vivarium_kernel.records import Actor
 from vivarium_kernel.registry import Choice, Recorded, Registry
+from vivarium_kernel.routing import providers_named
 from vivarium_kernel.settings import Settings
 from vivarium_kernel.settling import EndAttempt
 from vivarium_kernel.store import Tx, View
@@ -123,7 +126,7 @@ def drain(tx: Tx, asked: Drain) -> Held:
         decide(tx, Decision(name, "cancel", asked.actor, why, asked.end_attempt))
     tx.flush()
     for number, _, _ in held(tx, asked.plugin).holds:
-        ledger.release_hold(tx, number, owner=asked.plugin, actor=str(asked.actor))
+        holds.release_hold(tx, number, owner=asked.plugin, actor=str(asked.actor))
     tx.flush()
     for name, currency, micros in held(tx, asked.plugin).accounts:
         _return(tx, name, currency, micros, asked)
@@ -233,12 +236,13 @@ def refuse_needed(names: Collection[str], settings: Settings, requires: Mapping[
                 f"The plugin {name} is required by plugins that are on: {_some(users)}.",
                 f"Switch both off: vivarium plugins disable {' '.join(users)} {name}.", field="name",
             )  # fmt: skip
-    provider = settings.model.partition(":")[0]
+    providers = providers_named(settings.model, settings.models)
     for name in names:
-        if name in _plugins_of_model(provider):
+        brings = sorted(provider for provider in providers if name in _plugins_of_model(provider))
+        if brings:
             raise Conflict(
-                "plugins.model", f"The default model {settings.model} comes from the plugin {name}.",
-                "Set another model in vivarium.toml first.", field="name",
+                "plugins.model", f"The settings name models of {_some(brings)}, which come from the plugin {name}.",
+                "Set other models in vivarium.toml first (model, models.small, .medium, .large).", field="name",
             )  # fmt: skip
 
 
@@ -294,17 +298,70 @@ def refuse_unmet(requires: Mapping[str, Collection[str]], choice: Choice, presen
                 )  # fmt: skip
 
 
-def record_of(found: Found, hooks: Sequence[str], config: Sequence[str], requires: Sequence[str]) -> Recorded:
-    """An installed plugin as it is now."""
+def records_of(
+    names: Iterable[str], choice: Choice, config: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Recorded | None]:
+    """What is recorded of plugins that are to be on, by name; each is looked at in a process of its own.
+
+    ``config`` has the tables of ``vivarium.toml``. Raises NotFound or Conflict for what is not there, may not load, is
+    faulty, or requires what is off.
+    """
+    own, claimed = builtin_places(), claims()
+    wanted = dict.fromkeys(names)
+    there = {name: _one(name, claimed, choice) for name in wanted if name not in own}
+    looked = look(there, config)
+    for name, what in looked.items():
+        if what.faults:
+            raise Conflict("plugins.faulty", f"The plugin {name} can't be on: {'; '.join(what.faults)}.")
+    present = {name: name not in own for name in (*own, *claimed)}
+    refuse_unmet({name: what.requires for name, what in looked.items()}, choice, present)
+    return {name: record_of(there[name], looked[name]) if name in there else None for name in wanted}
+
+
+def _one(name: str, claimed: Mapping[str, Sequence[Found]], choice: Choice) -> Found:
+    """The one distribution that claims a name and may load; raises NotFound or Conflict."""
+    found = claimed.get(name, ())
+    if not found:
+        recorded = choice.registry.plugins.get(name)
+        if recorded is not None:
+            raise Conflict(
+                "plugins.missing", f"The plugin {name} is recorded ({recorded.requirement}) and not installed.",
+                "Restore it: vivarium plugins sync.", field="name",
+            )  # fmt: skip
+        raise unknown(name, {*claimed, *builtin_places()})
+    if len(found) > 1:
+        raise Conflict(
+            "plugins.clash", f"The plugin {name} is claimed by {claimants(found)}; neither is taken.",
+            f"{UNCLASH.capitalize()}.", field="name",
+        )  # fmt: skip
+    if choice.strict and name not in choice.allow:
+        raise Conflict(
+            "plugins.allow", f"plugins_allow in vivarium.toml does not name {name}, so that it would not load.",
+            f'Add "{name}" to plugins_allow first.', field="name",
+        )  # fmt: skip
+    return found[0]
+
+
+def record_of(found: Found, looked: Looked) -> Recorded:
+    """An installed plugin as it is now, of which this was found out by looking."""
     return Recorded(
         found.distribution,
         found.version,
         requirement_of(found.entry_point.dist),
         digest(found),
-        tuple(hooks),
-        tuple(config),
-        tuple(requires),
+        looked.hooks,
+        tuple(setting.key for setting in looked.config),
+        looked.requires,
+        looked.offers,
     )
+
+
+def refuse_unknown(names: Iterable[str], registry: Registry) -> None:
+    """Raise NotFound for a name that no plugin has: none that is installed, recorded, switched off or the kernel's."""
+    known = {*claims(), *builtin_places(), *registry.plugins, *registry.disabled}
+    for name in names:
+        if name not in known:
+            raise unknown(name, known)
 
 
 def unknown(name: str, names: Collection[str]) -> NotFound:

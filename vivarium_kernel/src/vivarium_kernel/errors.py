@@ -74,17 +74,36 @@ class LeaseLapsed(Conflict):
 
 
 class RateLimited(Conflict):
-    """A limit of requests or tokens is reached; it is no fault of the task."""
+    """A limit of requests or tokens is reached; it is no fault of the task.
+
+    ``requested`` and ``remaining`` are in the limit's own measure.
+    """
 
     status = 429
+
+    def __init__(self, rule: str, message: str, next_step: str = "", *, requested: int = 1, remaining: int = 0) -> None:
+        super().__init__(rule, message, next_step)
+        self.requested = requested
+        self.remaining = remaining
 
 
 class OverBudget(Conflict):
     """A reservation does not fit under a cap."""
 
-    def __init__(self, rule: str, message: str, next_step: str = "", *, scope: str = "") -> None:
+    def __init__(
+        self,
+        rule: str,
+        message: str,
+        next_step: str = "",
+        *,
+        scope: str = "",
+        requested: int | None = None,
+        remaining: int | None = None,
+    ) -> None:
         super().__init__(rule, message, next_step)
         self.scope = scope
+        self.requested = requested
+        self.remaining = remaining
 
 
 class StoreError(VivariumError):

@@ -1,4 +1,4 @@
-"""The room of the explanations: what a resident would claim and why, why an attempt was claimed, who wrote a prompt.
+"""The room of the explanations: what a resident would claim and why, and why an attempt was claimed.
 
 What is explained now is asked on one snapshot through the plugins' real hooks, as a round asks it; nothing is written.
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from attrs import frozen
 
-from vivarium_kernel import board, breakers, claiming, people, village_time
+from vivarium_kernel import board, breakers, budgets, claiming, people, village_time
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.calls import Call, Hooks
 from vivarium_kernel.claiming import DAY_MICROS, Window
-from vivarium_kernel.cycle import PROMPT_TOKENS
-from vivarium_kernel.errors import NotFound
 from vivarium_kernel.health import Health, describe
-from vivarium_kernel.records import MICROS, Entitlement, Reject, Resident, Task
+from vivarium_kernel.records import ENDED_STATES, MICROS, Entitlement, Reject, Resident, Task, TaskState
 from vivarium_kernel.runtime import GUARD_SECONDS
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
@@ -30,7 +29,7 @@ LOOKED_BACK = 2000  # events, for a check that could not judge a few seconds ago
 
 
 @frozen
-class Reason:
+class Obstacle:
     """Why the kernel would not give the task out: ``kind`` is what stands in the way."""
 
     kind: str
@@ -70,7 +69,7 @@ class Explanation:
     state: str
     resident: str
     may: bool
-    reasons: tuple[Reason, ...]
+    reasons: tuple[Obstacle, ...]
     entitlement: Entitlement
     entitled: tuple[Said, ...]
     filters: tuple[Said, ...]
@@ -96,32 +95,22 @@ class Past:
 
 
 @frozen
-class Written:
-    """One section of a recorded prompt. ``text`` is None where it is private."""
+class Claims:
+    """What residents make of a task now, each who was asked, and how it was weighed at its claims, oldest first."""
 
-    plugin: str
-    slot: str
-    tokens: int
-    dropped: bool
-    private: bool
-    text: str | None
-
-
-@frozen
-class Prompt:
-    """A recorded prompt: its sections in their order, and the limit in tokens that it had to fit."""
-
-    attempt: int
     task: str
-    number: int
-    resident: str
-    limit: int
-    sections: tuple[Written, ...]
+    state: TaskState
+    now: tuple[Explanation, ...]
+    past: tuple[Past, ...]
 
-    @property
-    def tokens(self) -> int:
-        """The tokens of what was kept."""
-        return sum(section.tokens for section in self.sections if not section.dropped)
+
+def asked(view: View, task: Task, resident: str | None = None) -> list[str]:
+    """Whom to ask about a task: this resident, or each that is active; nobody about one that has ended."""
+    if resident is not None:
+        return [resident]
+    if task.state in ENDED_STATES:
+        return []
+    return [each.name for each in people.residents(view) if each.state == "active"]
 
 
 def explain(village: Village, task_id: str, name: str) -> Explanation:
@@ -141,11 +130,13 @@ def explain(village: Village, task_id: str, name: str) -> Explanation:
                 *_of_budget(view, task, resident),
             ]
             filters = hooks.names("claim_filter")
-            reasons += [Reason("plugin", why) for plugin, why in refused.get(task.id, ()) if plugin not in filters]
-            model = village.settings.model
-            reasons += [Reason("entitlement", why) for why in [model_missing(right, resident, task, model)] if why]
+            reasons += [Obstacle("plugin", why) for plugin, why in refused.get(task.id, ()) if plugin not in filters]
+            settings = village.settings
+            reasons += [Obstacle("entitlement", why) for why in [model_missing(right, resident, task, settings)] if why]
             allowed = {
-                each.id for each in batch if each.id not in refused and not model_missing(right, resident, each, model)
+                each.id
+                for each in batch
+                if each.id not in refused and not model_missing(right, resident, each, settings)
             }
             # The task is scored also where it is refused: to say what it would be worth.
             candidates = [each for each in batch if each.id in allowed or each.id == task.id]
@@ -187,31 +178,6 @@ def past(view: View, task_id: str) -> list[Past]:
     ]
 
 
-def prompt(view: View, attempt: int) -> Prompt:
-    """Who wrote which section of an attempt's prompt. Raises NotFound where no prompt was recorded."""
-    found = board.attempt(view, attempt)
-    row = view.row("SELECT prompt FROM attempts WHERE id = ?", (attempt,))
-    if row is None or row[0] is None:
-        mode = board.task(view, found.task).mode
-        why = (
-            "a command has none"
-            if mode == "command"
-            else "it is recorded with the attempt's first step, and there was none"
-        )
-        raise NotFound(
-            "explain.prompt", f"Attempt {attempt} (of {found.task}) has no recorded prompt: {why}.",
-            f"See `vivarium task show {found.task}`.",
-        )  # fmt: skip
-    sections = tuple(
-        Written(
-            entry["plugin"], entry["slot"], entry["tokens"], bool(entry.get("dropped")), bool(entry.get("private")),
-            None if entry.get("private") else entry.get("text", ""),
-        )
-        for entry in json.loads(row[0])
-    )  # fmt: skip
-    return Prompt(attempt, found.task, found.number, found.resident, PROMPT_TOKENS, sections)
-
-
 # What is asked
 
 
@@ -226,9 +192,17 @@ def _batch(view: View, resident: Resident, task: Task) -> list[Task]:
 
 @contextlib.contextmanager
 def _traced(health: Health) -> Iterator[list[Call]]:
-    """Every call that is made meanwhile."""
+    """Every call that this thread makes meanwhile; whoever else is told of calls is told of these, too."""
     calls: list[Call] = []
-    before, health.trace = health.trace, calls.append
+    thread = threading.get_ident()
+
+    def note(call: Call) -> None:
+        if threading.get_ident() == thread:
+            calls.append(call)
+        if before is not None:
+            before(call)
+
+    before, health.trace = health.trace, note
     try:
         yield calls
     finally:
@@ -304,46 +278,46 @@ def _scored(
 # What stands in the way besides the plugins
 
 
-def _of_village(view: View) -> Iterator[Reason]:
+def _of_village(view: View) -> Iterator[Obstacle]:
     times = village_time.read_times(view)
     if times.halted:
-        yield Reason("village", "the village is halted" + (f": {times.halt_reason}" if times.halt_reason else ""))
+        yield Obstacle("village", "the village is halted" + (f": {times.halt_reason}" if times.halt_reason else ""))
     if times.paused:
-        yield Reason("village", "the village is paused")
+        yield Obstacle("village", "the village is paused")
 
 
-def _of_resident(view: View, resident: Resident) -> Iterator[Reason]:
+def _of_resident(view: View, resident: Resident) -> Iterator[Obstacle]:
     if resident.state != "active":
         why = f": {resident.reason}" if resident.reason else ""
-        yield Reason("resident", f"{resident.name} is {resident.state}{why}")
+        yield Obstacle("resident", f"{resident.name} is {resident.state}{why}")
     row = view.row("SELECT task FROM attempts WHERE resident = ? AND state = 'running'", (resident.name,))
     if row is not None:
-        yield Reason("resident", f"{resident.name} is at {row[0]}")
+        yield Obstacle("resident", f"{resident.name} is at {row[0]}")
 
 
-def _of_task(view: View, task: Task, resident: Resident) -> Iterator[Reason]:
+def _of_task(view: View, task: Task, resident: Resident) -> Iterator[Obstacle]:
     name = resident.name
     if task.state == "waiting":
         for need in board.needs_of(view, task.id):
             state = board.task(view, need).state
             if state != "done":
-                yield Reason("needs", f"it needs {need}, which is {state}")
+                yield Obstacle("needs", f"it needs {need}, which is {state}")
     elif task.state != "open":
         what = f"it is {task.state}"
         if task.parked_for is not None:
             what += f" for {task.parked_for}"
         if task.wake_at is not None:
             what += f" until {datetime.fromtimestamp(task.wake_at / MICROS, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        yield Reason("state", what + (f": {task.reason}" if task.reason else ""))
+        yield Obstacle("state", what + (f": {task.reason}" if task.reason else ""))
     row = view.row("SELECT held_for FROM tasks WHERE id = ?", (task.id,))
     if row is not None and row[0] not in (None, name):
         why = "wanted from" if task.wanted == row[0] else "held for"
-        yield Reason("held", f"it is {why} {row[0]}")
+        yield Obstacle("held", f"it is {why} {row[0]}")
     if name in task.declined:
-        yield Reason("declined", f"{name} has declined it")
+        yield Obstacle("declined", f"{name} has declined it")
 
 
-def _guarded(view: View, village: Village, task: Task) -> Iterator[Reason]:
+def _guarded(view: View, village: Village, task: Task) -> Iterator[Obstacle]:
     """Checks that can't judge now what the task needs judged."""
     kinds = set(judged(task))
     off = {each.plugin: each.cause for each in breakers.breakers(view, hook="check_safety")}
@@ -358,17 +332,17 @@ def _guarded(view: View, village: Village, task: Task) -> Iterator[Reason]:
         known = village.plugins.get(plugin)
         guards = None if known is None else type(known).guards
         if known is not None and (guards is None or kinds & set(guards)):
-            yield Reason("guarded", f"the safety check {plugin} can't judge it now: {cause}")
+            yield Obstacle("guarded", f"the safety check {plugin} can't judge it now: {cause}")
 
 
-def _of_budget(view: View, task: Task, resident: Resident) -> Iterator[Reason]:
+def _of_budget(view: View, task: Task, resident: Resident) -> Iterator[Obstacle]:
     """What the claim would set aside: all that is left of the task's budget, in every scope."""
     if not task.max_micros:
         return
     left = _left(view, f"task:{task.id}") or 0
     if left < task.min_micros:
         needs = f"it is not begun with less than {money_text(task.min_micros)}"
-        yield Reason("budget", f"{money_text(left)} USD are left of its budget, and {needs}")
+        yield Obstacle("budget", f"{money_text(left)} USD are left of its budget, and {needs}")
     day = view.now // DAY_MICROS
     for scope, template in (
         ("village", "village"),
@@ -379,9 +353,10 @@ def _of_budget(view: View, task: Task, resident: Resident) -> Iterator[Reason]:
         if room is None and scope != template:
             room = _left(view, template)
         if room is not None and room < left:
-            yield Reason("budget", f"{money_text(room)} USD are left of {scope}, and it sets {money_text(left)} aside")
+            wants = f"it sets {money_text(left)} aside"
+            yield Obstacle("budget", f"{money_text(room)} USD are left of {scope}, and {wants}")
 
 
 def _left(view: View, scope: str) -> int | None:
-    row = view.row("SELECT cap - reserved - spent FROM budgets WHERE scope = ? AND currency = 'usd'", (scope,))
-    return None if row is None else int(row[0])
+    found = budgets.budget(view, scope)
+    return None if found is None else found.left_micros

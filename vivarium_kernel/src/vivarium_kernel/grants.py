@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vivarium_kernel import board, ledger, people, village_time
+from vivarium_kernel import board, holds, ledger, people, village_time
 from vivarium_kernel.board import Posting
 from vivarium_kernel.errors import Forbidden, Invalid
 from vivarium_kernel.records import Actor, NewTask, Resident, Task, Verdict
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class PluginView:
     """A read snapshot for a plugin: its own tables and the kernel's, without tokens and private texts."""
 
-    def __init__(self, view: View, plugin: str) -> None:
+    def __init__(self, view: View | Tx, plugin: str) -> None:
         self._view = view
         self._plugin = plugin
 
@@ -59,15 +59,24 @@ class PluginView:
         return people.resident(self._view, name)
 
 
+def for_reading(given: PluginView | PluginTx, plugin: str) -> PluginView:
+    """What one plugin was handed, as another may read it."""
+    return PluginView(given._view if isinstance(given, PluginView) else given._tx, plugin)
+
+
 class PluginTx:
     """The open transaction for a plugin: it writes its own tables, and reaches the rest through these functions.
 
     ``actor`` is whoever's act this is; a plugin may move its own accounts, that actor's, and mint under its policies.
     """
 
-    def __init__(self, tx: Tx, plugin: str, actor: Actor | None = None) -> None:
+    def __init__(
+        self, tx: Tx, plugin: str, actor: Actor | None = None, endings: list[Settlement] | None = None
+    ) -> None:
+        """``endings`` takes how the actor's own attempt is to end once the act, its last step, is written down."""
         self._tx = tx
         self._plugin = plugin
+        self._endings = endings
         self.actor = actor
 
     def of(self, plugin: Plugin) -> PluginTx:
@@ -75,7 +84,7 @@ class PluginTx:
 
         It is still the same actor's act.
         """
-        return PluginTx(self._tx, plugin.name, self.actor)
+        return PluginTx(self._tx, plugin.name, self.actor, self._endings)
 
     @property
     def now(self) -> int:
@@ -144,30 +153,51 @@ class PluginTx:
     ) -> int:
         """Set money aside until it is settled, released or expires; returns the hold's number."""
         self._may_pay(payer)
-        return ledger.hold(
+        return holds.hold(
             self._tx, payer, currency, micros, key=f"{self._plugin}:{key}", owner=self._plugin, actor=self._by(),
             ref=ref, expires_at=expires_at,
         )  # fmt: skip
 
     def settle_hold(self, number: int, payees: Sequence[tuple[str, int]], *, reason: str) -> bool:
         """Pay (account, millionths) from a hold of this plugin; the rest returns to its payer."""
-        return ledger.settle_hold(self._tx, number, payees, owner=self._plugin, reason=reason, actor=self._by())
+        return holds.settle_hold(self._tx, number, payees, owner=self._plugin, reason=reason, actor=self._by())
 
     def release_hold(self, number: int) -> bool:
         """Return a hold of this plugin to its payer."""
-        return ledger.release_hold(self._tx, number, owner=self._plugin, actor=self._by())
+        return holds.release_hold(self._tx, number, owner=self._plugin, actor=self._by())
 
     def post_task(self, task: NewTask) -> Task:
-        """Post a task in the plugin's name."""
+        """Post a task in the plugin's name. What a resident at work hands on remembers through whom it came.
+
+        Raises Forbidden where it has been handed on too often (docs/rules.md, "Safety").
+        """
+        if self.actor is not None and self.actor.attempt is not None:
+            task = board.handed_on(self._tx, task, self.actor.attempt)
         return board.post(self._tx, Posting((task,), f"plugin:{self._plugin}"))[0]
 
     def park(self, attempt: int, waits_for: str, reason: str, wake_at: int | None = None) -> None:
-        """Park a running attempt until it is woken, or until ``wake_at``."""
-        answer = settle(
-            self._tx,
-            [Settlement(attempt, None, "parked", reason, parked_for=waits_for, wake_at=wake_at, hold=True,
-                        actor=f"plugin:{self._plugin}")],
-        )[0]  # fmt: skip
+        """Park a running attempt until it is woken, or until ``wake_at``; the next attempt continues it."""
+        self._end(Settlement(attempt, None, "parked", reason, parked_for=waits_for, wake_at=wake_at, hold=True,
+                             actor=f"plugin:{self._plugin}"))  # fmt: skip
+
+    def give_up(self, attempt: int, reason: str, *, declined: bool = False) -> None:
+        """Give a running attempt's task back, uncounted. ``declined``: its resident is not offered it again."""
+        self._end(Settlement(attempt, None, "released", reason, declined=declined, actor=self._by()))
+
+    def rest(self, hours: int) -> int:
+        """Let the actor, a resident, rest: it is offered no task for so many village hours. Returns the hour after."""
+        if self.actor is None or self.actor.role != "resident":
+            raise Invalid("resident.rest", "Only a resident rests, by an act of its own.")
+        until = self.hour + hours
+        self._tx.run("UPDATE residents SET rests_until_hour = ? WHERE name = ?", (until, self.actor.name))
+        self._tx.log.add("resident.rests", self._by(), {"until_hour": until}, resident=self.actor.name)
+        return until
+
+    def _end(self, settlement: Settlement) -> None:
+        if self._endings is not None and self.actor is not None and self.actor.attempt == settlement.attempt:
+            self._endings.append(settlement)
+            return
+        answer = settle(self._tx, [settlement])[0]
         if isinstance(answer, Exception):
             raise answer
 

@@ -9,18 +9,20 @@ import msgspec
 
 from vivarium_kernel import actions, settling, stepping
 from vivarium_kernel.audit import emit
+from vivarium_kernel.circuit import Circuit
+from vivarium_kernel.jobs import Acted
 from vivarium_kernel.models import Provider
 from vivarium_kernel.records import Actor, Entitlement, Resident
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx
-from vivarium_kernel.village import Village
+from vivarium_kernel.village import Said, Village
 
 if TYPE_CHECKING:
-    from vivarium_kernel.cycle import Job
+    from vivarium_kernel.jobs import Job
 
 
 class LocalLink:
-    """The functions of ``cycle.Link`` on a village that is open in this process."""
+    """The functions of ``jobs.Link`` on a village that is open in this process."""
 
     def __init__(self, village: Village) -> None:
         self._village = village
@@ -45,13 +47,26 @@ class LocalLink:
         with self._village.store.view() as view:
             return self._village.hooks.entitle(resident, view)
 
-    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Any:
+    def circuit(self, model: str) -> Circuit:
+        return self._village.circuit(model)
+
+    def note_circuit(self, model: str, reason: str) -> None:
+        self._write(_note_circuit, (model, reason))
+
+    @property
+    def is_heard(self) -> bool:
+        return bool(self._village.listeners)
+
+    def say(self, job: Job, text: str) -> None:
+        self._village.hear(Said(job.attempt, job.task.id, job.resident.name, text))
+
+    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Acted:
         """Do an action as the job's resident, in a step of its own."""
         actor = Actor("resident", job.resident.name, attempt=job.attempt)
         done = await actions.perform(
             self._village, actions.action_of(self._village, action), actor, dict(asked), job=job
         )
-        return msgspec.json.decode(done.reply)
+        return Acted(msgspec.json.decode(done.reply), done.ended)
 
     def distrust(self, provider: str, reason: str) -> None:
         self._village.distrusted[provider] = reason
@@ -60,3 +75,8 @@ class LocalLink:
 
 def _note_distrust(tx: Tx, asked: tuple[str, str]) -> Any:
     emit(tx, "model.distrusted", "system:kernel", provider=asked[0], reason=asked[1])
+
+
+def _note_circuit(tx: Tx, asked: tuple[str, str]) -> Any:
+    model, reason = asked
+    emit(tx, "model.left_alone" if reason else "model.tried_again", "system:kernel", model=model, reason=reason)

@@ -19,11 +19,23 @@ class Meter:
 
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
+    concurrency: int | None = None
     worst_tokens: int = 0
 
 
 def check(tx: Tx, resident: str, meter: Meter) -> None:
     """Raise RateLimited if one more call of this resident would pass a limit."""
+    if meter.concurrency is not None:
+        row = tx.row("SELECT count(*) FROM steps WHERE meter = ? AND state = 'intended' AND meter_day >= ?",
+                     (resident, tx.day - 1))  # fmt: skip
+        if row is not None and row[0] >= meter.concurrency:
+            raise RateLimited(
+                "meter.concurrency",
+                f"{resident} has {row[0]} calls under way and may have {meter.concurrency}.",
+                "It is tried again after a pause.",
+                requested=1,
+                remaining=0,
+            )
     if meter.requests_per_minute is not None:
         row = tx.row(
             "SELECT count(*) FROM steps WHERE meter = ? AND meter_day >= ? AND started_at > ? AND state <> 'void'",
@@ -34,6 +46,8 @@ def check(tx: Tx, resident: str, meter: Meter) -> None:
                 "meter.requests",
                 f"{resident} has made {row[0]} calls in the last minute and may make {meter.requests_per_minute}.",
                 "It is tried again after a pause.",
+                requested=1,
+                remaining=0,
             )
     if meter.tokens_per_day is not None:
         row = tx.row(
@@ -48,4 +62,6 @@ def check(tx: Tx, resident: str, meter: Meter) -> None:
                 f"{resident} has used {used} tokens today; {meter.worst_tokens} more would pass its "
                 f"{meter.tokens_per_day}.",
                 "It is tried again after a pause; a new village day begins with none used.",
+                requested=meter.worst_tokens,
+                remaining=max(0, meter.tokens_per_day - used),
             )

@@ -88,7 +88,7 @@ def field_checks() -> Mapping[str, Check]:
         "max_micros": _unless_none(micros),
         "min_micros": micros,
         "max_attempts": between(1, 100, whole=True),
-        "timeout_seconds": between(0, 86_400, "seconds", above=True),
+        "timeout_seconds": _unless_none(between(0, 86_400, "seconds", above=True)),
         "effect": _unless_none(one_of(*get_args(Effect))),
         "files": each(inside_path, 1_000),
         "labels": each(text(64), 20),

@@ -112,13 +112,15 @@ class Claim:
 class Section:
     """A piece of the prompt. A higher ``priority`` is kept longer when the token budget is short.
 
-    ``private`` text is shown to its resident alone; the record of the prompt keeps its digest.
+    ``private`` text is shown to its resident alone; the record of the prompt keeps its digest. ``untrusted`` names the
+    source of a text that is not the village's own word ("resident ben", "file notes.md"): the prompt marks it so.
     """
 
     slot: Literal["rules", "identity", "tools", "overlay", "memory", "situation", "task"]
     text: str
     priority: int = 0
     private: bool = False
+    untrusted: str = ""
 
 
 @frozen
@@ -158,7 +160,8 @@ class Outcome:
     """What the act phase brought back.
 
     ``fault`` says whose fault a failure is (docs/rules.md, "Board"): ``None`` for none, ``task`` is counted,
-    ``provider`` is not counted and is tried again after a pause, ``invalid`` fails the task at once.
+    ``provider`` is not counted and is tried again after a pause, of ``retry_seconds`` at least; ``invalid`` fails the
+    task at once. ``usage`` is that of all its calls.
     """
 
     answer: str = ""
@@ -172,6 +175,7 @@ class Outcome:
     model: str | None = None
     usage: Usage | None = None
     unknown_effect: bool = False
+    retry_seconds: float | None = None
     data: Mapping[str, Any] = field(factory=dict)
 
 
@@ -227,7 +231,8 @@ class Attempt:
 
 @frozen
 class Step:
-    """One step of an attempt: its intent, and its result when there is one."""
+    """One step of an attempt: its intent, and its result when there is one. ``private`` is one whose whole result is
+    here for the attempt that goes on from it, and is shown to nobody."""
 
     attempt: int
     number: int
@@ -244,6 +249,7 @@ class Step:
     tokens_out: int
     started_at: int
     ended_at: int | None
+    private: bool = False
 
 
 @frozen
@@ -307,7 +313,10 @@ class Reject:
 
 @frozen
 class NewTask:
-    """A task to post. Money is in millionths of ``usd``; ``max_micros`` None takes the village's default."""
+    """A task to post. Money is in millionths of ``usd``; ``max_micros`` None takes the village's default.
+
+    ``timeout_seconds`` is how long one attempt may take; None is 30 for a command and 600 for anything else.
+    """
 
     id: str | None = None
     key: str | None = None
@@ -320,7 +329,7 @@ class NewTask:
     max_micros: int | None = None
     min_micros: int = 0
     max_attempts: int = 3
-    timeout_seconds: float = 30.0
+    timeout_seconds: float | None = None
     effect: Effect | None = None
     files: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()

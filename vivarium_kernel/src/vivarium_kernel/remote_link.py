@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,9 @@ import msgspec
 from vivarium_kernel import stepping
 from vivarium_kernel.api import wire_shapes as wire
 from vivarium_kernel.api.shapes import Nothing
+from vivarium_kernel.circuit import Circuit
 from vivarium_kernel.errors import Forbidden, StoreError, Unauthorized
+from vivarium_kernel.jobs import Acted
 from vivarium_kernel.models import Provider
 from vivarium_kernel.records import Entitlement, Outcome, Resident
 from vivarium_kernel.remote_http import Server, Unreachable
@@ -20,21 +23,28 @@ from vivarium_kernel.replies import TooOften
 from vivarium_kernel.settling import Settled, Settlement
 
 if TYPE_CHECKING:
-    from vivarium_kernel.cycle import Job
+    from vivarium_kernel.jobs import Job
 
+log = logging.getLogger("vivarium.remote")
 T = TypeVar("T")
 PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while the village can't be reached; the last one repeats
 _decode = msgspec.json.Decoder().decode
 
 
 class RemoteLink:
-    """The functions of ``cycle.Link`` over HTTP, for one attempt.
+    """The functions of ``jobs.Link`` over HTTP, for one attempt.
 
     What is said goes out in its order, and again until it is answered or the lease is over: the village does the same
     thing under the same step number once.
     """
 
-    def __init__(self, server: Server, claim: wire.Claim, providers: Callable[[str], Provider]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        claim: wire.Claim,
+        providers: Callable[[str], Provider],
+        circuits: dict[str, Circuit],
+    ) -> None:
         self.attempt = claim.attempt
         self.settling = False
         self._server = server
@@ -42,10 +52,11 @@ class RemoteLink:
         self._lease = claim.lease_seconds
         self._until = time.monotonic() + claim.lease_seconds
         self._providers = providers
+        self._circuits = circuits
         self._distrusted: dict[str, str] = {}
         self._last: asyncio.Future[Any] | None = None
 
-    # cycle.Link
+    # jobs.Link
 
     def intend(self, intent: stepping.Intent) -> Awaitable[None]:
         return self._in_order("intent", _intent(intent), Nothing, _nothing)
@@ -60,6 +71,8 @@ class RemoteLink:
             result.tokens_in,
             result.tokens_out,
             None if result.intent is None else _intent(result.intent),
+            result.prompt,
+            None if result.hidden is None else _decode(result.hidden),
         )
         return self._in_order("result", body, Nothing, _nothing)
 
@@ -82,15 +95,28 @@ class RemoteLink:
     def distrust(self, provider: str, reason: str) -> None:
         self._distrusted[provider] = reason
 
+    def circuit(self, model: str) -> Circuit:
+        return self._circuits.setdefault(model, Circuit())
+
+    def note_circuit(self, model: str, reason: str) -> None:
+        log.warning("%s %s", model, f"is left alone for a while: {reason}" if reason else "answers again")
+
+    @property
+    def is_heard(self) -> bool:
+        return False
+
+    def say(self, job: Job, text: str) -> None:
+        """Nobody watches here: what is written is seen with the step's result."""
+
     # What else may be said of an attempt
 
-    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Any:
+    async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Acted:
         """Let the village do an action as the job's next step."""
         number = job.number + 1
         job.took(number)
         acted: wire.Acted = await self._in_order("act", wire.Act(number, action, asked), wire.Acted, _itself)
         job.took(acted.number)
-        return acted.reply
+        return Acted(acted.reply, acted.ended)
 
     def release(self, reason: str, *, declined: bool = False) -> Awaitable[Settled]:
         """Give the task back."""

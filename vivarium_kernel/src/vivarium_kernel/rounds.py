@@ -47,7 +47,7 @@ class Seat:
 class _Waiting:
     """A resident who waits for a task."""
 
-    __slots__ = ("answer", "cursor", "name", "passed_at", "refused", "refused_at", "seat", "wide")
+    __slots__ = ("answer", "cursor", "name", "passed_at", "refused", "refused_at", "rests", "seat", "wide")
 
     def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None) -> None:
         self.name = name
@@ -57,6 +57,7 @@ class _Waiting:
         self.wide = claiming.WEIGHED
         self.refused: set[int] = set()  # what it was refused in a transaction at the look `refused_at`
         self.refused_at = -1
+        self.rests = False  # at the last look
         self.passed_at = -1  # the look at which it had seen the whole board and could take nothing
 
 
@@ -148,6 +149,11 @@ class Rounds:
         return all(waiting.passed_at == self._look for waiting in self._waiting.values())
 
     @property
+    def resting(self) -> bool:
+        """Whether somebody who waits rests, and may take in an hour what nobody takes now."""
+        return any(waiting.rests for waiting in self._waiting.values())
+
+    @property
     def waiting(self) -> int:
         return len(self._waiting)
 
@@ -184,7 +190,9 @@ class Rounds:
             looking = self._with_something_to_see(view, looking)[:LARGEST_ROUND]
             if not looking:
                 return 0
-            residents = _residents(view, looking)
+            residents, resting = _residents(view, looking, times.hour(view.now))
+            for waiting in looking:
+                waiting.rests = waiting.name in resting
             hooks = self._village.hooks
             picks, rights, free = self._weigh(view, looking, residents)
         for task in free:
@@ -334,7 +342,7 @@ class Rounds:
         tasks = [t for t in tasks if not (t.declined and name in t.declined)]
         if self._guarded:
             tasks = [t for t in tasks if not self._is_guarded(t)]
-        weighed = weigh(self._village.hooks, view, resident, tasks, self._village.settings.model, self.refusals)
+        weighed = weigh(self._village.hooks, view, resident, tasks, self._village.settings, self.refusals)
         for task_id, reasons in weighed.refused.items():
             if len(self.refusals) < 10_000:
                 self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
@@ -380,7 +388,7 @@ def steps_to_replay(view: View, claimed: Claimed) -> list[Step]:
     while number is not None:
         before = board.attempt(view, number)
         same = same and before.resident == claimed.resident.name
-        for step in board.steps(view, number):
+        for step in board.steps_as_they_were(view, number):
             if step.state == "done":
                 steps.setdefault(step.number, step)
         number = before.continues  # it may have ended before it had copied what it replayed
@@ -389,10 +397,11 @@ def steps_to_replay(view: View, claimed: Claimed) -> list[Step]:
     return [steps[number] for number in sorted(steps)]
 
 
-def _residents(view: View, looking: Sequence[_Waiting]) -> dict[str, Resident]:
+def _residents(view: View, looking: Sequence[_Waiting], hour: int) -> tuple[dict[str, Resident], set[str]]:
+    """Those who are up, and the names of those who rest until a later hour."""
     rows = view.rows(
-        "SELECT name, state, cycles, model, reason, created_at FROM residents WHERE state = 'active' "
-        "AND name IN (SELECT value FROM json_each(?))",
-        (json_list([w.name for w in looking]),),
+        "SELECT name, state, cycles, model, reason, created_at, coalesce(rests_until_hour, 0) > ? FROM residents "
+        "WHERE state = 'active' AND name IN (SELECT value FROM json_each(?))",
+        (hour, json_list([w.name for w in looking])),
     )
-    return {row[0]: Resident(*row) for row in rows}
+    return {row[0]: Resident(*row[:-1]) for row in rows if not row[-1]}, {row[0] for row in rows if row[-1]}

@@ -15,26 +15,32 @@ from attrs import frozen
 
 from vivarium_kernel.documents import plain, text_of, toml_of
 from vivarium_kernel.problems import InputError, Problem, joined, key_path, near, quoted
-from vivarium_kernel.settings_record import PREFIX, Api, Budgets, Commands, Retries, Settings
+from vivarium_kernel.settings_record import PREFIX, Api, Budgets, Commands, Limit, ModelPrice, Models, Retries, Settings
 
 __all__ = [
     "FILE_NAME",
     "OTHER_VARIABLES",
+    "TABLES",
     "Api",
     "Budgets",
     "Commands",
     "Leaf",
+    "Limit",
     "Loaded",
+    "ModelPrice",
+    "Models",
     "Retries",
     "Settings",
     "SettingsError",
     "Source",
+    "entries",
     "leaves",
     "load",
     "settle",
 ]
 
 FILE_NAME = "vivarium.toml"
+TABLES = ("commands.allow", "models.prices", "limits", "plugins")  # whose keys people choose
 
 # Variables that are no settings: which plugins for one run, which village, and how a client or worker reaches one.
 OTHER_VARIABLES = ("VIVARIUM_PLUGINS", "VIVARIUM_VILLAGE", "VIVARIUM_TOKEN", "VIVARIUM_URL")
@@ -80,6 +86,15 @@ class Leaf:
         return getattr(getattr(settings, self.parent) if self.parent else settings, self.field.name)
 
 
+def entries(settings: Settings, table: str) -> Mapping[str, Any]:
+    """What stands in one of the TABLES: the records by the names that people gave them."""
+    value: Any = settings
+    for name in table.split("."):
+        value = getattr(value, name)
+    found: Mapping[str, Any] = value
+    return found
+
+
 def leaves() -> list[Leaf]:
     """Every setting that has a variable, in the order in which the classes state them."""
     return list(_leaves(Settings, ""))
@@ -110,9 +125,10 @@ def settle(raw: Mapping[str, Any], environ: Mapping[str, str], where: str, defau
     problems = list(_unknown_variables(environ, known))
     for leaf in known:
         problems += _overlay(merged, sources, leaf, environ)
-    for table, entries in (("commands.allow", _inner(raw, "commands", "allow")), ("plugins", raw.get("plugins"))):
-        if isinstance(entries, Mapping):
-            sources.update({joined(table, key_path(name)): Source("file", where) for name in entries})
+    for table in TABLES:
+        found = _inner(raw, *table.split("."))
+        if isinstance(found, Mapping):
+            sources.update({joined(table, key_path(name)): Source("file", where) for name in found})
     merged.setdefault("name", default_name)
     try:
         settings = structure(Settings, merged)

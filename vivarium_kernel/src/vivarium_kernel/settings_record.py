@@ -179,6 +179,119 @@ class Retries:
             raise InputError([Problem("backoff_max_seconds", shown, message, "raise it or lower backoff_seconds")])
 
 
+CLASSES = ("small", "medium", "large")
+_MODEL = matching(r"[a-z][a-z0-9_-]*:[!-~]{1,200}", "PROVIDER:NAME", 'such as "scripted:echo"')
+
+
+def _model_wish(value: Any) -> Any:
+    if not isinstance(value, str):
+        return _MODEL(value)
+    named = [name.strip() for name in value.split(",")]
+    return [problem for name in named if name not in (*CLASSES, "auto") for problem in _MODEL(name)]
+
+
+def _model_class(value: Any) -> Any:
+    return () if value == "" else _MODEL(value)
+
+
+def _model_names(value: Any) -> Any:
+    for name in value:
+        yield from (problem.below(key_path(name)) for problem in _MODEL(name))
+
+
+@frozen
+class ModelPrice:
+    """What a model costs, instead of what its provider knows of it."""
+
+    in_micros: int = field(metadata={"key": "in_usd", "parse": lambda value: amount(value, "")}, default=0)
+    out_micros: int = field(metadata={"key": "out_usd", "parse": lambda value: amount(value, "")}, default=0)
+    cached_micros: int | None = field(
+        metadata={"key": "cached_usd", "parse": lambda value: amount(value, "")}, default=None
+    )
+    second_micros: int = field(metadata={"key": "second_usd", "parse": lambda value: amount(value, "")}, default=0)
+
+
+def _whole(least: int) -> Check:
+    def check(value: Any) -> Any:
+        return () if value is None else between(least, 10**12, whole=True)(value)
+
+    return check
+
+
+def _limit(key: str, least: int = 0) -> Any:
+    return field(default=None, validator=validator(_whole(least), key))
+
+
+def _limited_models(value: Any) -> Any:
+    if value is not None:
+        yield from each(text(250), 1_000)(value)
+
+
+@frozen
+class Limit:
+    """What a resident may use, where no other plugin says more strictly. None is no limit."""
+
+    models: tuple[str, ...] | None = field(default=None, validator=validator(_limited_models, "models"))
+    requests_per_minute: int | None = _limit("requests_per_minute", 1)
+    tokens_per_day: int | None = _limit("tokens_per_day")
+    concurrency: int | None = _limit("concurrency", 1)
+    tool_calls: int | None = _limit("tool_calls")
+    priority: int | None = field(
+        default=None,
+        validator=validator(lambda v: () if v is None else between(-1_000, 1_000, whole=True)(v), "priority"),
+    )
+
+
+def _limited(value: Any) -> Any:
+    for name in value:
+        if name != "default":
+            yield from (problem.below(key_path(name)) for problem in resident_name(name))
+
+
+@frozen
+class Models:
+    """Which models may be called, and how."""
+
+    allow: tuple[str, ...] = setting(
+        'Models that may be called: PROVIDER:NAME, "PROVIDER:*", or "*" for all.', ("*",), each(text(250), 1_000)
+    )
+    small: str = setting("The model of the class small, as PROVIDER:NAME; empty is none.", "", _model_class)
+    medium: str = setting("The model of the class medium; empty is none.", "", _model_class)
+    large: str = setting("The model of the class large; empty is none.", "", _model_class)
+    max_tokens: int = setting(
+        "The most that a model may write in one call.", 1_024, between(1, 1_000_000, "tokens", whole=True)
+    )
+    call_seconds: float = setting(
+        "How long a model may take for one call; one that takes longer has failed, and the task is tried again.",
+        120.0,
+        between(0, 86_400, "seconds", above=True),
+    )
+    prompt_tokens: int = setting(
+        "The longest prompt; of a longer one the least important sections are left out.",
+        6_000,
+        between(100, 10_000_000, "tokens", whole=True),
+    )
+    steps: int = setting(
+        "The most steps of one attempt's thought: calls of the model and of tools.", 40, between(1, 10_000, whole=True)
+    )
+    steps_without_progress: int = setting(
+        "After how many steps in a row that bring nothing new a thought is stopped.", 6, between(1, 1_000, whole=True)
+    )
+    attempt_tokens: int = setting(
+        "The most tokens that one attempt may read and write.", 200_000, between(1, 10**12, "tokens", whole=True)
+    )
+    prices: Mapping[str, ModelPrice] = field(
+        factory=dict,
+        validator=validator(_model_names),
+        metadata={
+            "doc": "Prices in US dollars for a million tokens, where the provider's own are not known or not right: "
+            '"PROVIDER:NAME" = { in_usd = "0.10", out_usd = "0.40", cached_usd = "0.05", second_usd = "0" }; '
+            "second_usd is for a second of local compute.",
+            "example": '#"vllm:tiny" = { second_usd = "0.0001" }',
+        },
+    )
+
+
 @frozen
 class Api:
     """The HTTP API."""
@@ -214,9 +327,10 @@ class Settings:
         "Residents that are made when the village is first opened.", ("ada", "ben", "cyn"), each(resident_name, 10_000)
     )
     model: str = setting(
-        "The model of residents and tasks that name none, as PROVIDER:NAME.",
+        "The model of residents and tasks that name none: PROVIDER:NAME, small, medium, large or auto; or several with "
+        "commas between them, the best first.",
         "scripted:echo",
-        matching(r"[a-z][a-z0-9_-]*:[!-~]{1,200}", "PROVIDER:NAME", 'such as "scripted:echo"'),
+        _model_wish,
     )
     pace_seconds: float = setting(
         "Seconds between two looks at an empty board, when the village is new; `vivarium pace` changes it live.",
@@ -239,6 +353,12 @@ class Settings:
         ("*",),
         each(_allowed_plugin, 1_000),
     )
+    write_policy: str = setting(
+        "What residents' own tools may write below files/: `documents` is markdown in the library's three folders "
+        "alone, `work` is their workspaces and all of the library too. Command tasks are not limited by it.",
+        "documents",
+        one_of("documents", "work"),
+    )
     human_review: bool = setting("Whether a person must approve every outcome.", False, lambda value: ())
     auto_approve: float = setting(
         "Confidence of the review from which an outcome is accepted without a person.", 0.90, between(0, 1)
@@ -246,6 +366,16 @@ class Settings:
     commands: Commands = field(factory=Commands, metadata={"doc": "Commands that tasks may run."})
     budgets: Budgets = field(
         factory=Budgets, metadata={"doc": 'Money: decimals in quotes, such as "0.10"; "none" is no cap.'}
+    )
+    models: Models = field(factory=Models, metadata={"doc": "Models: which may be called, their classes and limits."})
+    limits: Mapping[str, Limit] = field(
+        factory=dict,
+        validator=validator(_limited),
+        metadata={
+            "doc": "What residents may use, by name, or for all others under `default`: models (names or classes), "
+            "requests_per_minute, tokens_per_day, concurrency, tool_calls, priority.",
+            "example": '#default = { models = ["small"], tokens_per_day = 20000 }',
+        },
     )
     retries: Retries = field(factory=Retries, metadata={"doc": "Retries."})
     api: Api = field(factory=Api, metadata={"doc": "The HTTP API."})

@@ -11,10 +11,10 @@ from attrs import frozen
 
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.problems import joined, key_path
-from vivarium_kernel.settings import Leaf, Loaded, Settings, Source, leaves
+from vivarium_kernel.settings import TABLES, Leaf, Loaded, Settings, Source, entries, leaves
 
 HIDDEN = "(hidden)"
-SECRET_WORDS = ("key", "token", "secret", "password")
+SECRET_WORDS = frozenset(("key", "keys", "token", "apikey", "secret", "secrets", "password"))
 
 
 @frozen
@@ -40,10 +40,12 @@ def rows(loaded: Loaded) -> list[Row]:
         )
         for leaf in leaves()
     ]
-    for table, entries in (("commands.allow", loaded.settings.commands.allow), ("plugins", loaded.settings.plugins)):
-        for name, value in entries.items():
+    for table in TABLES:
+        for name, value in entries(loaded.settings, table).items():
             path = joined(table, key_path(name))
-            shown.append(Row(path, _without_secrets(value), loaded.sources.get(path, Source("default")), "", ""))
+            shown.append(
+                Row(path, _without_secrets(_plain(value)), loaded.sources.get(path, Source("default")), "", "")
+            )
     return shown
 
 
@@ -69,9 +71,9 @@ def example_toml(name: str, set_to: Mapping[str, Any] | None = None) -> str:
                 if "example" in table.metadata:
                     path = f"{section.name}.{table.name}"
                     lines += ["", *_comment(table.metadata["doc"]), f"[{path}]"]
-                    entries = given.get(path, {})
-                    lines += [f"{_key(key)} = {toml(value)}" for key, value in entries.items()]
-                    lines += [] if entries else [table.metadata["example"]]
+                    given_here = given.get(path, {})
+                    lines += [f"{_key(key)} = {toml(value)}" for key, value in given_here.items()]
+                    lines += [] if given_here else [table.metadata["example"]]
         elif "example" in section.metadata:
             lines += ["", *_comment(section.metadata["doc"]), f"#   [{section.name}.NAME]"]
     return "\n".join(lines) + "\n"
@@ -112,10 +114,21 @@ def _key(name: str) -> str:
     return name if name.replace("-", "").replace("_", "").isalnum() and name.isascii() else toml(name)
 
 
+def _plain(value: Any) -> Any:
+    """A record of a table as it stands in the file: without what is not set."""
+    if not attrs.has(type(value)):
+        return value
+    return {
+        each.metadata.get("key", each.name): money_text(found) if "parse" in each.metadata else found
+        for each in attrs.fields(type(value))
+        if (found := getattr(value, each.name)) is not None and found != each.default
+    }
+
+
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
-            key: HIDDEN if any(word in str(key).lower() for word in SECRET_WORDS) else _without_secrets(item)
+            key: HIDDEN if not SECRET_WORDS.isdisjoint(str(key).lower().split("_")) else _without_secrets(item)
             for key, item in value.items()
         }
     return [_without_secrets(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -118,8 +118,11 @@ def after(task: Task, item: Settlement, resident: str | None, now: int, chance: 
         return Next("failed", f"{item.reason} (tried until its deadline)", ended=True, **same | {"faults": faults})
     if item.kind == "lapsed" and faults == 1:
         return Next("open", item.reason, **same | {"faults": faults})
-    wake = now + backoff_micros(faults, item.retries, chance)
-    return Next("parked", item.reason, "backoff", wake, **same | {"faults": faults})
+    pause = backoff_micros(faults, item.retries, chance)
+    asked = item.outcome.retry_seconds if item.outcome is not None else None
+    if asked is not None:
+        pause = max(pause, int(asked * MICROS))
+    return Next("parked", item.reason, "backoff", now + pause, **same | {"faults": faults})
 
 
 @setwise(20)

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from vivarium_kernel import ledger, meters
-from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget
+from vivarium_kernel import holds, meters
+from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget, RateLimited
 from vivarium_kernel.meters import Meter
 from vivarium_kernel.records import Effect
 from vivarium_kernel.store import Row, Tx, json_list, setwise
@@ -68,6 +68,8 @@ class Result(Struct, frozen=True):
     tokens_out: int = 0
     model: str | None = None
     intent: Intent | None = None
+    prompt: str = ""  # the hash of what a model was asked
+    hidden: str | None = None  # the whole result, where not all of it may be shown
 
 
 class Held:
@@ -141,6 +143,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             continue
         left = attempt.reserved - attempt.spent - attempt.pending
         if intent.worst_micros > left:
+            _refused(tx, intent, "TASK_BUDGET_EXCEEDED", "budget.step", intent.worst_micros, left)
             answers.append(
                 OverBudget(
                     "budget.step",
@@ -149,6 +152,8 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
                     f"{left} are left of its budget.",
                     "Give the task a larger budget (--max), or use a cheaper model.",
                     scope=f"task:{intent.task}",
+                    requested=intent.worst_micros,
+                    remaining=left,
                 )
             )
             continue
@@ -166,6 +171,8 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             if intent.aid_micros:
                 hold = _hold_aid(tx, intent)
         except Conflict as error:
+            if isinstance(error, RateLimited):
+                _refused(tx, intent, "RATE_LIMITED", error.rule, error.requested, error.remaining)
             answers.append(error)
             continue
         if intent.worst_micros:
@@ -187,6 +194,15 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
     tx.update("attempts", "prompt = v.column2, model = v.column3", "attempts.id = v.column1", prompts)
     tx.update("attempts", "pending_micros = v.column2", "attempts.id = v.column1", pending)
     return answers
+
+
+def _refused(tx: Tx, intent: Intent, kind: str, rule: str, requested: int, remaining: int) -> None:
+    """Note a call that a limit or a budget refused."""
+    tx.log.add(
+        kind, f"resident:{intent.resident}",
+        {"number": intent.number, "name": intent.name, "reason": rule, "requested": requested, "remaining": remaining},
+        resident=intent.resident, task=intent.task, attempt=intent.attempt, model=intent.model,
+    )  # fmt: skip
 
 
 def _write_intents(tx: Tx, rows: list[Row]) -> None:
@@ -211,7 +227,7 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
             row = _row(result.intent, tx.now)
             if result.intent.prompt is not None:
                 prompts.append((result.attempt, result.intent.prompt, result.model))
-            pure.append((*row, result.state, result.result, tx.now, result.tokens_in, result.tokens_out))
+            pure.append((*row, result.state, result.result, result.hidden, tx.now, result.tokens_in, result.tokens_out))
         else:
             reserved, hold = worst.pop((result.attempt, result.number))  # a result that is sent twice counts once
             spent = min(spent, reserved)
@@ -225,26 +241,28 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
                 settle_aid(tx, hold, result.aid_micros, result.resident)
             updates.append(
                 (result.attempt, result.number, result.state, result.result, spent, tx.now, result.tokens_in,
-                 result.tokens_out)
+                 result.tokens_out, result.hidden)
             )  # fmt: skip
         data = {"number": result.number, "state": result.state, "spent_micros": spent}
-        if result.tokens_in or result.tokens_out:
-            data |= {"tokens_in": result.tokens_in, "tokens_out": result.tokens_out}
+        if result.model is not None:
+            data |= {"tokens_in": result.tokens_in, "tokens_out": result.tokens_out, "prompt": result.prompt}
+            if result.state != "done":
+                data["reason"] = result.result[:500]
         tx.log.add(
-            "step.ended", f"resident:{result.resident}", data,
+            _kind(result), f"resident:{result.resident}", data,
             resident=result.resident, task=result.task, attempt=result.attempt, model=result.model,
         )  # fmt: skip
         answers.append(None)
     tx.insert(
         "steps",
-        f"{_ROW}, state, result, ended_at, tokens_in, tokens_out",
+        f"{_ROW}, state, result, private_result, ended_at, tokens_in, tokens_out",
         pure,
     )
     tx.update("attempts", "prompt = v.column2, model = v.column3", "attempts.id = v.column1", prompts)
     tx.update(
         "steps",
         "state = v.column3, result = v.column4, spent_micros = v.column5, ended_at = v.column6, tokens_in = v.column7, "
-        "tokens_out = v.column8",
+        "tokens_out = v.column8, private_result = v.column9",
         "steps.attempt = v.column1 AND steps.number = v.column2",
         updates,
     )
@@ -252,6 +270,13 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
         "attempts", "pending_micros = v.column2, spent_micros = v.column3", "attempts.id = v.column1", [*money.values()]
     )
     return answers
+
+
+def _kind(result: Result) -> str:
+    """The kind of event that tells of a result; those of models are the village's record of what it bought."""
+    if result.model is None:
+        return "step.ended"
+    return "API_CALL_SUCCESS" if result.state == "done" else "API_CALL_FAILURE"
 
 
 def _row(intent: Intent, now: int) -> tuple[Any, ...]:
@@ -286,7 +311,7 @@ def pay(tx: Tx, attempt: int, number: int, micros: int, provider: str, task: str
 
 
 def _hold_aid(tx: Tx, intent: Intent) -> int:
-    return ledger.hold(
+    return holds.hold(
         tx, f"resident:{intent.resident}:free", "aid", intent.aid_micros,
         key=f"step-aid:{intent.attempt}.{intent.number}", owner="kernel", actor=f"resident:{intent.resident}",
         ref=f"attempt:{intent.attempt}",
@@ -296,7 +321,7 @@ def _hold_aid(tx: Tx, intent: Intent) -> int:
 def settle_aid(tx: Tx, hold: int, micros: int, resident: str) -> None:
     """Pay what a call used in ``aid`` to the commons; the rest of its hold returns."""
     payees = [("commons", micros)] if micros else []
-    ledger.settle_hold(tx, hold, payees, owner="kernel", reason="purchase_compute", actor=f"resident:{resident}")
+    holds.settle_hold(tx, hold, payees, owner="kernel", reason="purchase_compute", actor=f"resident:{resident}")
 
 
 def charge_unknown(tx: Tx, attempt: int, resident: str, task: str) -> tuple[int, list[str]]:
@@ -312,7 +337,7 @@ def charge_unknown(tx: Tx, attempt: int, resident: str, task: str) -> tuple[int,
             (worst, tx.now, attempt, number),
         )
         if worst:
-            pay(tx, attempt, number, worst, name, task)
+            pay(tx, attempt, number, worst, name.partition(":")[0], task)
         if hold is not None:
             row = tx.row("SELECT micros FROM holds WHERE id = ?", (hold,))
             settle_aid(tx, hold, row[0] if row else 0, resident)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from vivarium_kernel.records import MICROS
 from vivarium_kernel.store import Tx, View, json_list
@@ -19,7 +19,10 @@ BEFORE_CLAIM = ("propose_activity", "entitle", "claim_filter", "claim_score")
 
 @frozen
 class Timing:
-    """The calls of one plugin on one hook. ``slow`` are those that held their thread for over 50 ms at one go."""
+    """The calls of one plugin on one hook. ``slow`` are those that held their thread for over 50 ms at one go.
+
+    A :class:`Profile` also has their mean, and what ``share`` of its cycles' time they took if any cycle has ended.
+    """
 
     plugin: str
     hook: str
@@ -29,10 +32,8 @@ class Timing:
     seconds: float
     slowest_seconds: float
     last_error: str = ""
-
-    @property
-    def mean_seconds(self) -> float:
-        return self.seconds / self.calls if self.calls else 0.0
+    mean_seconds: float = 0.0
+    share: float | None = None
 
 
 @frozen
@@ -54,10 +55,6 @@ class Profile:
     cycles: int
     cycle_seconds: float
     timings: tuple[Timing, ...]
-
-    def share(self, timing: Timing) -> float | None:
-        """What part of the cycles' time a plugin took on a hook; None without a cycle that has ended."""
-        return timing.seconds / self.cycle_seconds if self.cycle_seconds else None
 
 
 def add(tx: Tx, growth: Growth) -> None:
@@ -97,7 +94,17 @@ def profile(view: View, *, everything: bool = False) -> Profile:
         (json_list(processes),),
     )
     found = tuple(
-        Timing(plugin, hook, calls, errors, slow, micros / MICROS, slowest / MICROS, error)
+        Timing(
+            plugin,
+            hook,
+            calls,
+            errors,
+            slow,
+            micros / MICROS,
+            slowest / MICROS,
+            error,
+            micros / MICROS / calls if calls else 0.0,
+        )
         for plugin, hook, calls, errors, slow, micros, slowest, error in rows
     )
     cycles, micros = view.rows(
@@ -106,4 +113,6 @@ def profile(view: View, *, everything: bool = False) -> Profile:
         (json_list(processes),),
     )[0]
     before = sum(each.seconds for each in found if each.hook in BEFORE_CLAIM)
-    return Profile(tuple(processes), cycles, micros / MICROS + before if cycles else 0.0, found)
+    whole = micros / MICROS + before if cycles else 0.0
+    shares = tuple(evolve(each, share=each.seconds / whole) if whole else each for each in found)
+    return Profile(tuple(processes), cycles, whole, shares)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
-from vivarium_kernel import board, ledger, people, registry, village_time
+from vivarium_kernel import board, keys, ledger, models, people, registry, village_time
 from vivarium_kernel.audit import Log, emit
 from vivarium_kernel.board import Posting
+from vivarium_kernel.circuit import Circuit
 from vivarium_kernel.claiming import DAY_MICROS
 from vivarium_kernel.clock import Clock, SystemClock
 from vivarium_kernel.errors import Distrusted, Invalid, StoreError, VivariumError
+from vivarium_kernel.installed import claims
 from vivarium_kernel.ledger import LARGEST_MICROS, Books
 from vivarium_kernel.records import Actor, NewTask, Task
 from vivarium_kernel.registry import Choice
+from vivarium_kernel.services import Services
 from vivarium_kernel.settings import Loaded, Settings, load
 from vivarium_kernel.settling import Retries
 from vivarium_kernel.store import Share, Store, Tx
+from vivarium_kernel.structuring import structure
 from vivarium_kernel.village_time import Times
 
 if TYPE_CHECKING:
@@ -29,9 +33,22 @@ if TYPE_CHECKING:
 
     from vivarium_kernel.calls import Hooks
     from vivarium_kernel.health import Health
-    from vivarium_kernel.models import Provider
+    from vivarium_kernel.models import Provider, Tool
     from vivarium_kernel.plugins import Failed, Plugin
     from vivarium_kernel.watchdog import Mark
+
+
+C = TypeVar("C")
+
+
+@frozen
+class Said:
+    """A piece of text that a model is writing now, for an attempt."""
+
+    attempt: int
+    task: str
+    resident: str
+    text: str
 
 
 @frozen
@@ -80,7 +97,11 @@ class Village:
         self.plugins: dict[str, Plugin] = {}
         self.distrusted: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
-        self._services: Mapping[str, Any] = {}
+        self._owned: set[str] = set()
+        self._circuits: dict[str, Circuit] = {}
+        self._tools: tuple[Hooks, tuple[Tool, ...]] | None = None
+        self.listeners: list[Callable[[Said], None]] = []
+        self._services = Services({})
         self._hooks: Hooks | None = None
         self._health: Health | None = None
         extra = {} if how.connection is None else {"connection": how.connection}
@@ -137,8 +158,10 @@ class Village:
         return posted
 
     def provider(self, name: str) -> Provider:
-        """A model provider by name. Raises NotFound, or Distrusted for one that an operator has to look at first."""
-        from vivarium_kernel import models
+        """A model provider by name.
+
+        Raises NotFound; Distrusted for one that an operator has to look at first; ProviderFault if its plugin is off.
+        """
         from vivarium_kernel.builtin.scripted import builtin_provider
 
         if name in self.distrusted:
@@ -153,15 +176,53 @@ class Village:
                 raise models.unknown_provider(name, [*points, "scripted"])
             made: Provider = points[name].load()(self) if found is None else found
             found = self._providers[name] = made
+            if name in claims():
+                self._owned.add(name)  # the plugin of its name says whether it is on
+        if name in self._owned and name not in self.plugins:
+            reason = f"the plugin {name}, which brings the models {name}:…, is not on: see `vivarium plugins list`"
+            raise models.ProviderFault(reason, started=False, kind="connection")
         return found
+
+    def config(self, name: str, cls: type[C]) -> C:
+        """The settings below ``[plugins.NAME]`` as ``cls``. Raises InputError with every problem at its path."""
+        return structure(cls, dict(self.settings.plugins.get(name, {})), f"plugins.{name}")
+
+    def key(self, name: str) -> str | None:
+        """A provider's API key as it is now."""
+        found = keys.find(self.folder, self.environ, name)
+        return None if found is None else found.secret
+
+    def circuit(self, model: str) -> Circuit:
+        """The breaker of a model in this process."""
+        return self._circuits.setdefault(model, Circuit())
+
+    def tools(self) -> tuple[Tool, ...]:
+        """What residents may use as tools now, in the order of their names."""
+        from vivarium_kernel.actions import tools_of_residents
+
+        hooks = self.hooks
+        if self._tools is None or self._tools[0] is not hooks:
+            self._tools = (hooks, tools_of_residents(self))
+        return self._tools[1]
+
+    def hear(self, said: Said) -> None:
+        """Tell whoever listens in this process what is being written; nobody keeps it."""
+        for listener in self.listeners:
+            listener(said)
+
+    async def close_providers(self) -> None:
+        """Let the model providers close what they hold, where a loop that used them ends."""
+        for provider in self._providers.values():
+            if isinstance(provider, models.Closing):
+                await provider.close()
 
     def add_provider(self, provider: Provider) -> None:
         """Give the village a model provider that is not installed: for tests and programs."""
         self._providers[provider.name] = provider
 
-    def service(self, name: str) -> Any | None:
-        """What the plugin ``name`` provides, or None when it is off or absent: the asker must handle that."""
-        return self._services.get(name)
+    def service(self, name: str, protocol: Callable[..., C]) -> C | None:
+        """What the plugin ``name`` provides, None while it is off; raises Invalid where it is not as ``protocol``."""
+        return self._services.get(name, protocol)
 
     def check_modes(self, tasks: Sequence[NewTask]) -> None:
         """Refuse tasks that nobody could execute, whatever happens; raises InputError with every problem.
@@ -185,8 +246,6 @@ class Village:
         from vivarium_kernel.builtin import builtin_places
 
         if self._hooks is None:
-            from vivarium_kernel.installed import claims
-
             choice = self.choice()
             others = [name for name in claims() if not choice.why_off(name, installed=True)]
             return None if others else posting.BUILT_IN_MODES

@@ -210,15 +210,66 @@ def supervise(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def side_by_side(count: int, run: Callable[[], int]) -> int:
+    """Run ``run`` in ``count`` forked processes at once; returns the highest exit status of theirs.
+
+    When one ends badly the others go on: what it had is taken up by them. Signals are passed on as by
+    :func:`supervise`, which ``run`` may be, and it is called from the main thread in the same way.
+    """
+    watched = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    children: set[int] = set()
+    worst = 0
+    try:
+        for _ in range(count):
+            child = os.fork()
+            if child == 0:
+                _live_beside(run, parent, mask)
+            children.add(child)
+        while children:
+            for child in list(children):
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    children.discard(child)
+                    code = os.waitstatus_to_exitcode(status)
+                    worst = max(worst, code if code >= 0 else 128 - code)
+            told = signal.sigtimedwait(watched, 1.0) if children else None
+            if told is not None and told.si_signo != signal.SIGCHLD and told.si_code != _SENT_BY_THE_TERMINAL:
+                for child in children:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, told.si_signo)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return worst
+
+
+def _live_beside(run: Callable[[], int], parent: int, mask: set[int | signal.Signals]) -> NoReturn:
+    _die_with(parent)
+    _end_with(run, mask)
+
+
 def _live(run: Callable[[], int], mark: Mark, parent: int, mask: set[int | signal.Signals]) -> NoReturn:
+    _die_with(parent)
+    faulthandler.enable(mark.trace)
+    _end_with(run, mask)
+
+
+def _die_with(parent: int) -> None:
+    """Let this process be killed when its parent goes."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent went before the line above took hold
+
+
+def _end_with(run: Callable[[], int], mask: set[int | signal.Signals]) -> NoReturn:
+    """Run it, and end this process with its exit status."""
     status = 1
     try:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # the parent went before the line above took hold
-        faulthandler.enable(mark.trace)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = int(run())
     except SystemExit as leaving:

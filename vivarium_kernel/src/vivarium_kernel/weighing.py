@@ -8,7 +8,10 @@ import msgspec
 from msgspec import Struct
 
 from vivarium_kernel.calls import Hooks, Scores
+from vivarium_kernel.errors import Forbidden, VivariumError
 from vivarium_kernel.records import Entitlement, Resident, Task
+from vivarium_kernel.routing import choose
+from vivarium_kernel.settings import Settings
 from vivarium_kernel.store import View
 
 Refusals = Mapping[str, Sequence[tuple[str, str]]]  # task -> (who, why)
@@ -55,15 +58,15 @@ class Weighed(Struct, frozen=True):
 
 
 def weigh(
-    hooks: Hooks, view: View, resident: Resident, tasks: Sequence[Task], model: str, before: Mapping[str, str]
+    hooks: Hooks, view: View, resident: Resident, tasks: Sequence[Task], settings: Settings, before: Mapping[str, str]
 ) -> Weighed:
-    """Ask every plugin about a batch that comes in the board's order. ``model`` is the village's default."""
+    """Ask every plugin about a batch that comes in the board's order."""
     right = hooks.entitle(resident, view)
     refused = hooks.claim_filter(resident, tasks, view)
     count = len(tasks)
-    if right.models is not None:
+    if right.models is not None or ":" not in settings.model or any(task.model for task in tasks):
         for task in tasks:
-            missing = model_missing(right, resident, task, model)
+            missing = model_missing(right, resident, task, settings)
             if missing:
                 refused.setdefault(task.id, []).append(("entitlement", missing))
     if refused:
@@ -75,12 +78,19 @@ def weigh(
     return Weighed(right, count, refused, tasks, tuple([tasks[place] for place in order]), scores, before)
 
 
-def model_missing(right: Entitlement, resident: Resident, task: Task, default: str) -> str:
-    """Why a resident's entitlement keeps it from a task; empty when it does not."""
-    model = task.model or resident.model or default
-    if task.mode != "llm" or right.models is None or model in right.models:
+def model_missing(right: Entitlement, resident: Resident, task: Task, settings: Settings) -> str:
+    """Why a resident's entitlement, or the want of a model, keeps it from a task; empty when nothing does."""
+    asked = task.model or resident.model or settings.model
+    if task.mode != "llm" or (right.models is None and ":" in asked):
         return ""
-    return f"{resident.name} may not use {model}"
+    try:
+        choose(asked, task, right, settings.models)
+    except Forbidden as error:
+        return "" if right.models is None else f"{resident.name}: {error.message} {error.next_step}"
+    except VivariumError as error:
+        # A task that names what can't be is wrong itself, and whoever claims it says so.
+        return "" if task.model else f"{error.message} {error.next_step}"
+    return ""
 
 
 def judged(task: Task) -> tuple[str, str, str]:

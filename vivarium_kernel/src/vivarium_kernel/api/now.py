@@ -44,7 +44,7 @@ class CycleRequest:
     max_micros: Micros | None = None
     min_micros: Micros = 0
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 1
-    timeout_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
+    timeout_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     effect: Effect | None = None
     files: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
     resident: Word | None = None
@@ -99,13 +99,13 @@ async def _cycle(call: Call) -> Answer:
     new = _task_of(call, asked)
     posting.checked(new, modes=village.modes(), task_micros=village.settings.budgets.task_usd_micros)
     with village.store.view() as view:
-        _refuse_at_rest(village_time.read_times(view))
+        refuse_at_rest(village_time.read_times(view))
         if asked.resident is not None:
             _refuse_absent(view, asked.resident)
     (task,) = await village.store.write(board.post, village.posting([new], call.caller.actor))
     call.api.runtime.rounds.kick()
-    wait = asked.wait_seconds if asked.wait_seconds is not None else min(600.0, asked.timeout_seconds + 30.0)
-    task = await _end_of(call.api, task, wait)
+    wait = asked.wait_seconds if asked.wait_seconds is not None else min(600.0, board.timeout_of(new) + 30.0)
+    task = await end_of(call.api, task, wait)
     reply = await _reply(village, task)
     return Answer(reply, 200 if reply.finished else 202)
 
@@ -131,7 +131,7 @@ def _task_of(call: Call, asked: CycleRequest) -> NewTask:
     )
 
 
-def _refuse_at_rest(times: Times) -> None:
+def refuse_at_rest(times: Times) -> None:
     """Nothing runs now, so that nobody should wait for it."""
     if times.halted or times.paused:
         word, verb = ("halted", "unhalt") if times.halted else ("paused", "resume")
@@ -156,7 +156,7 @@ def _is_over(task: Task) -> bool:
     return task.state == "parked" and task.parked_for in ("approval", "answer")
 
 
-async def _end_of(api: Api, task: Task, wait_seconds: float) -> Task:
+async def end_of(api: Api, task: Task, wait_seconds: float) -> Task:
     """Wait for the task's end; give it to a free resident of our own as long as nobody has taken it."""
     clock = api.village.clock
     until = clock.monotonic() + wait_seconds

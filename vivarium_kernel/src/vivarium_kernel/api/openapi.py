@@ -157,7 +157,7 @@ def _responses(op: Operation, names: Mapping[type, str]) -> dict[str, Any]:
     media = op.gives.partition(";")[0]
     content = {media: {"schema": schema if media == JSON else {"type": "string"}}}
     found = {"200": {"description": "Done.", "content": content}, "default": _USE_REFUSED}
-    if op.path == "/cycle":
+    if op.path in ("/cycle", "/plan"):
         found["202"] = {"description": "The task still runs or waits.", "content": content}
     return found
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from vivarium_kernel import audit, board
+from vivarium_kernel import audit, board, deciding
 from vivarium_kernel.api.panels_asking import ask
 from vivarium_kernel.audit import Filter
 from vivarium_kernel.board import TASK_COLUMNS
-from vivarium_kernel.cli.waiting import wait_of
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.records import ENDED_STATES, Task
+from vivarium_kernel.waiting import wait_of
 
 if TYPE_CHECKING:
     from vivarium_kernel.api.operations import Call
@@ -107,6 +107,7 @@ def _around(village: Village, task: Task, attempts: list[int]) -> dict[str, Any]
             "steps": {number: board.steps(view, number)[:MOST_STEPS] for number in attempts},
             "events": audit.last(view, EVENTS, Filter(task=task.id))[::-1],
             "decisions": decisions(task),
+            "question": deciding.question(view, task) is not None,
         }
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from attrs import field, frozen
 from starlette.responses import StreamingResponse
 
 from vivarium_kernel import audit, ledger, people
@@ -34,8 +35,9 @@ from vivarium_kernel.people import Change as NewState
 from vivarium_kernel.people import NewResident
 from vivarium_kernel.records import Resident
 from vivarium_kernel.store import View
-from vivarium_kernel.village import Village
+from vivarium_kernel.village import Said, Village
 
+MOST_OVERHEARD = 65_536  # characters of one attempt between two looks
 LOOK_SECONDS = 0.2  # how often a stream looks for new events
 QUIET_SECONDS = 15.0  # how long a stream says nothing before it says that it lives
 _encode = msgspec.json.Encoder().encode
@@ -68,7 +70,7 @@ def operations() -> list[Operation]:
         Operation("GET /events", "Read the log.", _events, query=EventQuery, reply=Events),
         Operation(
             "GET /events/stream",
-            "Follow the log by server-sent events.",
+            "Follow the log by server-sent events, and as events `said` what models are writing now.",
             _stream,
             query=StreamQuery,
             gives=STREAM,
@@ -201,8 +203,44 @@ async def _stream(call: Call) -> StreamingResponse:
     return StreamingResponse(lines, media_type=STREAM)
 
 
+@frozen(eq=False)
+class Overheard:
+    """What models are writing now in this process, as the reader of a stream may hear it, until it is handed on."""
+
+    only: Seen
+    texts: dict[tuple[int, str, str], str] = field(factory=dict)
+
+    def __call__(self, said: Said) -> None:
+        only, mine = self.only, (said.attempt, said.task, said.resident)
+        if only.kind not in (None, "said") or only.eyes not in (None, said.resident):
+            return
+        asked = ((only.attempt, said.attempt), (only.task, said.task), (only.resident, said.resident))
+        if all(wanted is None or wanted == found for wanted, found in asked):
+            self.texts[mine] = (self.texts.get(mine, "") + said.text)[-MOST_OVERHEARD:]
+
+    def taken(self) -> bytes:
+        """What was said since, as lines of the stream; they have no id, for they are kept nowhere."""
+        found, lines = dict(self.texts), b""
+        self.texts.clear()
+        for (attempt, task, resident), text in found.items():
+            body = _encode({"attempt": attempt, "task": task, "resident": resident, "text": text})
+            lines += b"event: said\ndata: %s\n\n" % body
+        return lines
+
+
 async def _follow(call: Call, after: int, only: Seen) -> AsyncIterator[bytes]:
-    """Events as they come, until the reader leaves, its credential ends, or the server closes."""
+    """Events as they come and what is being written, until the reader leaves, its credential ends, or the server
+    closes."""
+    overheard = Overheard(only)
+    call.village.listeners.append(overheard)
+    try:
+        async for lines in _followed(call, after, only, overheard):
+            yield lines
+    finally:
+        call.village.listeners.remove(overheard)
+
+
+async def _followed(call: Call, after: int, only: Seen, overheard: Overheard) -> AsyncIterator[bytes]:
     clock = call.village.clock
     said = clock.monotonic()
     yield b": the log follows\n\n"
@@ -214,6 +252,10 @@ async def _follow(call: Call, after: int, only: Seen) -> AsyncIterator[bytes]:
                 after = _next(view, after, 200, found)
         except VivariumError:
             return
+        written = overheard.taken()
+        if written:
+            said = clock.monotonic()
+            yield written
         if found:
             said = clock.monotonic()
             yield b"".join(b"id: %d\nevent: %s\ndata: %s\n\n" % (e.id, e.kind.encode(), _encode(e)) for e in found)

@@ -10,10 +10,6 @@ from attrs import field, frozen
 
 from vivarium_kernel import enabling
 from vivarium_kernel.api.operations import Call, Operation
-from vivarium_kernel.builtin import builtin_places
-from vivarium_kernel.errors import Conflict
-from vivarium_kernel.installed import Found, claims
-from vivarium_kernel.registry import Recorded
 from vivarium_kernel.standing import Standing, standings
 from vivarium_kernel.village import Village
 
@@ -111,14 +107,14 @@ def _rows(village: Village) -> list[PluginRow]:
 async def _switch(call: Call) -> Switched:
     name, asked = call.path["name"], call.body
     village = call.village
-    known = {*claims(), *builtin_places(), *village.choice().registry.plugins}
-    if name not in known:
-        raise enabling.unknown(name, known)
+    choice = village.choice()
     if asked.enabled:
-        on = await asyncio.to_thread(_to_enable, village, name, call)
+        # It is looked at in a process of its own, which takes a while.
+        records = await asyncio.to_thread(enabling.records_of, (name,), choice, village.settings.plugins)
         with enabling.whole(village.folder):
-            await village.store.write(enabling.enable, on)
+            await village.store.write(enabling.enable, enabling.On(village.folder, records, call.caller.actor))
         return Switched(name, True)
+    enabling.refuse_unknown((name,), choice.registry)
     own = {each: plugin.drain for each, plugin in village.plugins.items() if hasattr(plugin, "drain")}
     requires = {each.name: type(each).requires for each in village.plugins.values() if each.name != name}
     off = enabling.Off(
@@ -130,33 +126,3 @@ async def _switch(call: Call) -> Switched:
     what = held[name]
     back = {"holds": len(what.holds), "accounts": len(what.accounts), "tasks": len(what.posted)} if what else {}
     return Switched(name, False, back)
-
-
-def _to_enable(village: Village, name: str, call: Call) -> enabling.On:
-    """What is recorded of a plugin that is to be on; it is looked at in a process of its own."""
-    from vivarium_kernel.inspecting import look
-
-    actor = call.caller.actor
-    own, claimed = builtin_places(), claims()
-    if name in own:
-        return enabling.On(village.folder, {name: None}, actor)
-    found = _one(name, claimed)
-    looked = look({name: found}, village.settings.plugins)[name]
-    if looked.faults:
-        raise Conflict("plugins.faulty", f"The plugin {name} can't be on: {'; '.join(looked.faults)}.")
-    present = {each: each not in own for each in (*own, *claimed)}
-    enabling.refuse_unmet({name: looked.requires}, village.choice(), present)
-    keys = [one.key for one in looked.config]
-    recorded: Recorded = enabling.record_of(found, looked.hooks, keys, looked.requires)
-    return enabling.On(village.folder, {name: recorded}, actor)
-
-
-def _one(name: str, claimed: Mapping[str, list[Found]]) -> Found:
-    found = claimed.get(name, [])
-    if len(found) != 1:
-        why = "is recorded and not installed" if not found else "is claimed by more than one distribution"
-        raise Conflict(
-            "plugins.missing" if not found else "plugins.clash", f"The plugin {name} {why}.",
-            "See `vivarium plugins list`.", field="name",
-        )  # fmt: skip
-    return found[0]

@@ -7,11 +7,14 @@ from starlette.responses import Response
 
 from vivarium_kernel import actions
 from vivarium_kernel.api import (
+    costs_routes,
+    explain_routes,
     login,
     now,
     panels_files,
     panels_shell,
     people_routes,
+    planning,
     plugin_routes,
     tasks,
     village_routes,
@@ -24,7 +27,10 @@ from vivarium_kernel.api.roles import ROLES
 
 def operations() -> list[Operation]:
     """Every route, in the order of the role table."""
-    rooms = (village_routes, tasks, now, people_routes, plugin_routes, login, panels_shell, panels_files, wire)
+    rooms = (
+        *(village_routes, tasks, now, planning, people_routes, costs_routes, plugin_routes, explain_routes),
+        *(login, panels_shell, panels_files, wire),
+    )
     found = {op.route: op for room in rooms for op in room.operations()}
     found["GET /openapi.json"] = Operation("GET /openapi.json", "Read this page.", _page)
     if found.keys() != ROLES.keys():

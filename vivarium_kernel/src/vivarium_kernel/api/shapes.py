@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from vivarium_kernel.budgets import Budget
 from vivarium_kernel.records import (
     Attempt,
     Effect,
@@ -64,7 +65,7 @@ class Process:
 
 @frozen
 class Status:
-    """How the village is."""
+    """How the village is. ``village_usd`` is what it may ever spend, where there is a cap, for people to see."""
 
     village: str
     version: str
@@ -81,6 +82,7 @@ class Status:
     running: int
     processes: tuple[Process, ...]
     last_event: int
+    village_usd: Budget | None = None
 
 
 # Tasks and attempts

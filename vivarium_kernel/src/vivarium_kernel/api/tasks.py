@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from attrs import frozen
+from msgspec import Meta
 
 from vivarium_kernel import board, deciding, posting
 from vivarium_kernel.api.operations import Call, Change, Operation
@@ -21,8 +24,15 @@ from vivarium_kernel.api.shapes import (
     Tasks,
 )
 from vivarium_kernel.board import ATTEMPT_COLUMNS, TASK_COLUMNS
-from vivarium_kernel.deciding import Decision, Declining, What
+from vivarium_kernel.deciding import LONGEST_ANSWER, Answering, Decision, Declining, What
 from vivarium_kernel.records import Attempt, Task
+
+
+@frozen
+class Answered:
+    """A person's answer to what a task asks."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=LONGEST_ANSWER)]
 
 
 def operations() -> list[Operation]:
@@ -41,6 +51,14 @@ def operations() -> list[Operation]:
                 keyed=True,
             )
             for what, summary in _DECISIONS
+        ),
+        Operation(
+            "POST /tasks/{task}/answer",
+            "Answer what a task asks; it goes on.",
+            _answer,
+            body=Answered,
+            reply=Task,
+            keyed=True,
         ),
         Operation(
             "POST /tasks/{task}/decline",
@@ -133,6 +151,10 @@ def _deciding(what: What) -> Any:
         return Change(deciding.decide, asked, _itself)
 
     return decide
+
+
+async def _answer(call: Call) -> Change:
+    return Change(deciding.answer, Answering(call.path["task"], call.body.text, call.caller.actor), _itself)
 
 
 async def _decline(call: Call) -> Change:

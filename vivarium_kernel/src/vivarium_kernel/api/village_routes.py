@@ -6,7 +6,7 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from vivarium_kernel import actions, board, control, people, village_time
+from vivarium_kernel import actions, board, budgets, control, people, village_time
 from vivarium_kernel.api.operations import Call, Change, Operation, key_of, replied
 from vivarium_kernel.api.shapes import (
     ActionRow,
@@ -132,6 +132,7 @@ async def _status(call: Call) -> Status:
             running[0] if running else 0,
             tuple(processes),
             read_head(view)[0],
+            budgets.budget(view, "village") if call.caller.kind in ("operator", "human") else None,
         )
 
 

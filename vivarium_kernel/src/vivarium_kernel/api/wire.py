@@ -13,7 +13,7 @@ from attrs import evolve
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from vivarium_kernel import actions, board, cycle, models, people, settling, stepping, village_time
+from vivarium_kernel import actions, board, cycle, model_calls, people, routing, settling, stepping, village_time
 from vivarium_kernel.api import wire_writes
 from vivarium_kernel.api.auth import caller_of
 from vivarium_kernel.api.operations import STREAM, Api, Call, Operation
@@ -35,14 +35,16 @@ from vivarium_kernel.api.wire_shapes import (
     Running,
     Settle,
     StepResult,
+    ToolShape,
 )
 from vivarium_kernel.api.wire_writes import GivingUp, Joining, Said
 from vivarium_kernel.claiming import Claimed, token_digest
-from vivarium_kernel.cycle import Job, Ready
-from vivarium_kernel.errors import Conflict, StoreError, VivariumError
+from vivarium_kernel.errors import Conflict, Invalid, StoreError, VivariumError
+from vivarium_kernel.jobs import Job, Ready
 from vivarium_kernel.links import LocalLink
-from vivarium_kernel.records import Resident, Task
+from vivarium_kernel.records import Entitlement, Resident, Task
 from vivarium_kernel.rounds import Seat, Won
+from vivarium_kernel.routing import Route
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import View
@@ -164,13 +166,18 @@ def _check_resident(view: View, asked: ClaimRequest) -> None:
 
 def _fits(call: Call, asked: ClaimRequest) -> Any:
     """Which tasks this worker can do at all: nobody's task is to fail because its worker lacks a plugin."""
-    default = call.village.settings.model
+    settings = call.village.settings
 
     def fits(task: Task, resident: Resident) -> bool:
         if task.mode not in asked.modes or (task.files and not asked.shares_folder):
             return False
-        model = task.model or resident.model or default
-        return task.mode != "llm" or model.partition(":")[0] in asked.providers
+        if task.mode != "llm":
+            return True
+        try:
+            models = routing.wishes(task.model or resident.model or settings.model, task, settings.models)
+        except Invalid:
+            return True  # the village itself says what is wrong with it, when it is claimed
+        return all(model.partition(":")[0] in asked.providers for model in models)
 
     return fits
 
@@ -225,7 +232,8 @@ async def _give_back(api: Api, claimed: Claimed, reason: str) -> None:
 
 async def _given(call: Call, ready: Ready, secret: str) -> Claim:
     claimed = ready.claimed
-    model = claimed.task.model or claimed.resident.model or call.village.settings.model
+    route = _route(call, claimed, ready.entitlement)
+    model = route.model
     if ready.prompt is not None:
         await call.village.store.write(wire_writes.note_prompt, (claimed.attempt, ready.prompt, model))
     return Claim(
@@ -242,7 +250,18 @@ async def _given(call: Call, ready: Ready, secret: str) -> Claim:
         ready.entitlement,
         tuple(ready.sections),
         tuple(ready.recorded),
+        tuple(ToolShape(tool.name, tool.description, tool.parameters, tool.private) for tool in ready.tools),
+        route.instead_of,
     )
+
+
+def _route(call: Call, claimed: Claimed, right: Entitlement) -> Route:
+    """The model that a claim names. One that is refused is named as it was asked for: its intent is refused, then."""
+    rules = call.api.runtime.rules
+    try:
+        return cycle.route(claimed, right, rules)
+    except VivariumError:
+        return Route(claimed.task.model or claimed.resident.model or rules.default_model)
 
 
 # Attempts
@@ -282,8 +301,8 @@ def _metered(call: Call, said: Said, intent: Intent) -> Said:
     with call.village.store.view() as view:
         resident = people.resident(view, call.caller.actor.name)
         right = call.village.hooks.entitle(resident, view)
-    models.check_entitled(intent.name, right)
-    meter = models.meter_of(right, intent.worst_tokens)
+    routing.check(intent.name, right, call.village.settings.models)
+    meter = model_calls.meter_of(right, intent.worst_tokens)
     rate = right.aid_micros_per_1k.get(intent.name, 0)
     if intent.effect == "pure" and (meter is not None or rate or intent.worst_micros):
         raise Conflict(
@@ -303,10 +322,14 @@ async def _act(call: Call) -> Acted:
     claimed = _claimed(call, said)
     with village.store.view() as view:
         right = village.hooks.entitle(claimed.resident, view)
-    model = claimed.task.model or claimed.resident.model or village.settings.model
-    job = Job(Ready(claimed, (), None, right), LocalLink(village), model, after=asked.number - 1)
+    job = Job(
+        Ready(claimed, (), None, right),
+        LocalLink(village),
+        lambda: _route(call, claimed, right),
+        after=asked.number - 1,
+    )
     done = await actions.perform(village, action, call.caller.actor, dict(asked.input), job=job)
-    return Acted(msgspec.json.decode(done.reply), job.number)
+    return Acted(msgspec.json.decode(done.reply), job.number, done.ended)
 
 
 async def _park(call: Call) -> Ended:

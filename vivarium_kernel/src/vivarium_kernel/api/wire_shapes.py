@@ -60,6 +60,16 @@ class ClaimRequest:
 
 
 @frozen
+class ToolShape:
+    """A tool that the resident may use, for its model; ``parameters`` is a JSON Schema. It is used by *act*."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    private: bool = False
+
+
+@frozen
 class Claim:
     """A task to do: everything that its act needs. ``attempt`` is the fencing number."""
 
@@ -76,6 +86,8 @@ class Claim:
     entitlement: Entitlement
     sections: tuple[Section, ...]
     recorded: tuple[Step, ...]
+    tools: tuple[ToolShape, ...] = ()
+    instead_of: str = ""
 
 
 @frozen
@@ -109,7 +121,9 @@ class Intent:
 class StepResult:
     """What came of a step. ``intent`` is given for a ``pure`` one, which is told once, with its result.
 
-    ``void`` is a call that certainly did not start and costs nothing, ``unknown`` one whose end nobody knows.
+    ``void`` is a call that certainly did not start and costs nothing, ``unknown`` one whose end nobody knows. For a
+    call of a model ``prompt`` is a hash of what was asked; ``hidden`` is the whole result where ``result`` is only what
+    may be shown of it.
     """
 
     number: StepNumber
@@ -120,6 +134,8 @@ class StepResult:
     tokens_in: Number = 0
     tokens_out: Number = 0
     intent: Intent | None = None
+    prompt: Annotated[str, Meta(max_length=64)] = ""
+    hidden: Any = None
 
 
 @frozen
@@ -133,10 +149,11 @@ class Act:
 
 @frozen
 class Acted:
-    """The action's reply, and the number of the last step that it took."""
+    """The action's reply, the number of the last step that it took, and whether the attempt ended by it."""
 
     reply: Any
     number: int
+    ended: bool = False
 
 
 @frozen

@@ -138,10 +138,10 @@ def _intent_of(said: Said, body: wire.Intent, resident: str, task: str) -> stepp
     )
 
 
-def _written(tx: Tx, said: Said, number: int) -> tuple[str, str, str | None] | None:
-    """(name, state, result) of a step that is there already."""
-    row = tx.row("SELECT name, state, result FROM steps WHERE attempt = ? AND number = ?", (said.attempt, number))
-    return None if row is None else (row[0], row[1], row[2])
+def _written(tx: Tx, said: Said, number: int) -> tuple[str, str, str | None, str] | None:
+    """(name, state, result, kind) of a step that is there already."""
+    row = tx.row("SELECT name, state, result, kind FROM steps WHERE attempt = ? AND number = ?", (said.attempt, number))
+    return None if row is None else (row[0], row[1], row[2], row[3])
 
 
 def _taken(said: Said, number: int, name: str) -> Conflict:
@@ -178,7 +178,7 @@ def record(tx: Tx, said: Said) -> None:
     result = _encode(body.result).decode()
     before = _written(tx, said, body.number)
     if before is not None and before[1] != "intended":
-        if before[1:] != (body.state, result):
+        if before[1:3] != (body.state, result):
             raise _taken(said, body.number, before[0])
         return
     if before is None and body.intent is None:
@@ -191,7 +191,9 @@ def record(tx: Tx, said: Said) -> None:
     if body.intent is not None and (before is not None or body.intent.number != body.number):
         raise _taken(said, body.number, body.intent.name)
     pure = None if body.intent is None else _intent_of(said, body.intent, resident, task)
-    name = body.intent.name if body.intent is not None else before[0] if before is not None else ""
+    name, kind = ("", "") if before is None else (before[0], before[3])
+    if body.intent is not None:
+        name, kind = body.intent.name, body.intent.kind
     (refused,) = stepping.record(
         tx,
         [
@@ -208,8 +210,10 @@ def record(tx: Tx, said: Said) -> None:
                 name.partition(":")[0],
                 body.tokens_in,
                 body.tokens_out,
-                name if body.tokens_in or body.tokens_out else None,
+                name if kind == "model" else None,
                 pure,
+                body.prompt,
+                None if body.hidden is None else _encode(body.hidden).decode(),
             )
         ],
     )

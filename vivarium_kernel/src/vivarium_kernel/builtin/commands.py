@@ -10,7 +10,7 @@ from attrs import evolve
 
 from vivarium_kernel.commands import Finished, Limits, Runner, Unavailable, check, resolve_allowed, shipped
 from vivarium_kernel.commands.policy import Allowed, find
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Effect, Outcome, Subject, Task, Verdict
 

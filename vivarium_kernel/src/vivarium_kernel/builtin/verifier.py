@@ -19,7 +19,8 @@ class Verifier(Plugin):
     @hookimpl
     async def review_outcome(self, task: Task, outcome: Outcome) -> Review | None:
         issues: list[str] = []
-        facts: dict[str, Any] = {}
+        # Which model stood in for which, and why, is kept with what was found.
+        facts: dict[str, Any] = {name: outcome.data[name] for name in ("instead_of", "because") if name in outcome.data}
         if outcome.timed_out:
             issues.append(f"it ran longer than its {task.timeout_seconds:g} s")
         elif outcome.exit_code is not None and outcome.exit_code != 0:

@@ -26,6 +26,7 @@ def root() -> click.Group:
     group = LazyGroup(
         "vivarium",
         sections=sections(),
+        guests=True,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         help="Villages of residents who do real work: post tasks, let residents do them, see what came of it.",
         epilog="A command finds its village in the folder it is called in or one above it; --village names another.",
@@ -57,6 +58,10 @@ def sections() -> Sections:
             "plugins": Entry("plugins:plugins", "Install, switch, examine and write plugins."),
             "explain": Entry("explain:explain", "Why a task goes to whom, and who wrote a prompt."),
         },
+        "Models": {
+            "key": Entry("keys:key", "The keys of model providers."),
+            "models": Entry("models:models", "List, try and price models."),
+        },
         "Switches": {
             "pace": Entry("controls:pace", "Set how many seconds pass between two looks at an empty board."),
             "residents": Entry("controls:residents", "Set how many residents are at work."),
@@ -66,8 +71,12 @@ def sections() -> Sections:
             "unhalt": Entry("controls:unhalt", "End a halt."),
         },
         "Records": {
+            "report": Entry("morning:report", "Tell what was done, spent, refused and parked, and why."),
             "log": Entry("logs:log", "Read, follow, export and verify the log."),
             "ledger": Entry("ledgers:ledger", "Read and verify the ledger."),
+            "costs": Entry(
+                "costs:costs", "Show what models cost: spent, reserved, the rate, and when a cap is reached."
+            ),
         },
         "Upkeep": {
             "token": Entry("tokens:token", "Make, list and revoke credentials."),

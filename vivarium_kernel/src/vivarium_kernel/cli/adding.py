@@ -29,7 +29,7 @@ _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("max_micros", "--max", "USD", "Its budget at most, such as 0.10; 0 is none, and earns nothing."),
     ("min_micros", "--min", "USD", "Don't begin it with less left than this."),
     ("priority", "--priority", "N", "Higher comes first; from -1000 to 1000."),
-    ("timeout_seconds", "--timeout", "SECONDS", "How long one attempt may take; by default 30."),
+    ("timeout_seconds", "--timeout", "SECONDS", "How long one attempt may take; by default 30, for a model 600."),
     ("max_attempts", "--max-attempts", "N", "After how many failures it fails for good; by default 3."),
     ("effect", "--effect", "CLASS", "Whether it may run twice: pure, idempotent or once (the default)."),
     ("wanted", "--wanted", "RESIDENT", "The one resident that may take it."),

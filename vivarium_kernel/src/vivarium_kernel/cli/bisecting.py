@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,19 +14,6 @@ from attrs import field, frozen
 
 VARIABLE = "VIVARIUM_PLUGINS"  # the plugins that are on in a run; an empty value is none of them
 SHOWN_LINES = 5
-
-# Asks each plugin what it requires. A plugin may do anything when it is imported, so that is not done in this process.
-_ASK = """
-import importlib.metadata, json, sys
-points = {point.name: point for point in importlib.metadata.entry_points(group="vivarium.plugins")}
-for name in sys.argv[1:]:
-    print(json.dumps([name, None]), flush=True)
-    try:
-        requires = [str(other) for other in points[name].load().requires]
-    except BaseException:
-        requires = []
-    print(json.dumps([name, requires]), flush=True)
-"""
 
 Run = Callable[[frozenset[str]], "Ran"]
 
@@ -136,43 +121,6 @@ def _tops(plugins: frozenset[str], requires: Mapping[str, Sequence[str]]) -> lis
     """Those that no other of them requires."""
     needed = {other for name in plugins for other in requires.get(name, ()) if other != name}
     return sorted(plugins - needed) or sorted(plugins)
-
-
-def requirements(names: Sequence[str], timeout_seconds: float) -> dict[str, list[str]]:
-    """What each plugin requires, asked in another process; nothing of one that can't be imported."""
-    found: dict[str, list[str]] = {}
-    left = list(names)
-    while left:
-        said = _asked(left, timeout_seconds)
-        answered = {name: requires for name, requires in said if requires is not None}
-        found |= answered
-        # The last that was begun and not answered ended the process, or never came back.
-        lost = [name for name, requires in said if requires is None and name not in answered]
-        found |= {name: [] for name in lost}
-        before, left = left, [name for name in left if name not in found]
-        if len(left) == len(before):  # not even the first was begun: nothing can be asked here
-            break
-    return found | {name: [] for name in left}
-
-
-def _asked(names: Sequence[str], timeout_seconds: float) -> list[tuple[str, list[str] | None]]:
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as out:
-        process = subprocess.Popen(  # noqa: S603 - the names are those of installed plugins
-            [sys.executable, "-c", _ASK, *names],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        _end(process, timeout_seconds)
-        out.seek(0)
-        lines = out.read().splitlines()
-    said: list[tuple[str, list[str] | None]] = []
-    for line in lines:
-        try:
-            name, requires = json.loads(line)
-        except (ValueError, TypeError):
-            continue  # what a plugin printed while it was imported
-        if name in names:
-            said.append((name, requires))
-    return said
 
 
 def runner(

@@ -12,6 +12,7 @@ from attrs import frozen
 from vivarium_kernel.errors import Invalid
 
 if TYPE_CHECKING:
+    from vivarium_kernel.installed import Found
     from vivarium_kernel.registry import Choice
     from vivarium_kernel.settings import Settings
 
@@ -74,25 +75,26 @@ def surroundings(village: Path | None) -> tuple[Path | None, Settings | None, Ch
     return folder, settings, Choice(registry.read(folder), settings.plugins_allow, only=only)
 
 
+def installed_on(choice: Choice) -> dict[str, Found]:
+    """The installed plugins that are on, by name: what one distribution alone claims, and is not off."""
+    from vivarium_kernel.installed import claims
+
+    return {
+        name: claim[0]
+        for name, claim in claims().items()
+        if len(claim) == 1 and not choice.why_off(name, installed=True)
+    }
+
+
 def breakers_of(folder: Path | None) -> Mapping[str, Mapping[str, str]]:
     """The hooks that plugins are switched off on, with the cause of each; empty where no village has lived yet."""
-    import contextlib
-    import sqlite3
-
-    from vivarium_kernel.cli.opening import read_only
+    from vivarium_kernel.breakers import breakers
+    from vivarium_kernel.cli.opening import looking
 
     found: dict[str, dict[str, str]] = {}
-    path = None if folder is None else folder / "vivarium.db"
-    if path is None or not path.exists():
+    if folder is None or not (folder / "vivarium.db").exists():
         return found
-    try:
-        # Without the store's own reading: loading that takes longer than all the rest of a list.
-        with contextlib.closing(read_only(path)) as connection:
-            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'breakers'").fetchone():
-                for plugin, hook, cause in connection.execute("SELECT plugin, hook, cause FROM breakers ORDER BY 1, 2"):
-                    found.setdefault(plugin, {})[hook] = cause
-    except sqlite3.DatabaseError as error:
-        from vivarium_kernel.writer import told
-
-        raise told(error, path) from error
+    with looking(folder) as view:
+        for each in breakers(view):
+            found.setdefault(each.plugin, {})[each.hook] = each.cause
     return found

@@ -12,9 +12,9 @@ from attrs import asdict, evolve
 from vivarium_kernel.cli.examining import CHECKS, RESTORE, Finding, Patient
 from vivarium_kernel.cli.opening import folder_of, json_option, village_option
 from vivarium_kernel.cli.showing import print_json, safe, several
+from vivarium_kernel.committing import told
 from vivarium_kernel.errors import StoreCorrupt, StoreError, VivariumError
 from vivarium_kernel.problems import InputError
-from vivarium_kernel.writer import told
 
 _MARKS = {
     "good": ("ok  ", "green"),

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from attrs import frozen
 
-from vivarium_kernel.cli.showing import lasting, money, several, shortened
+from vivarium_kernel.cli.showing import money, several, shortened
 from vivarium_kernel.errors import READ_ONLY_STEP, is_read_only
 from vivarium_kernel.records import MICROS
+from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from vivarium_kernel.commands import Sandbox
@@ -131,9 +132,8 @@ def _disk(patient: Patient) -> Iterator[Finding]:
     used = sum(path.stat().st_size for path in patient.folder.glob("vivarium.db*"))
     said = f"{free / 1e9:.1f} GB free; the database has {used / 1e6:.1f} MB"
     if free < max(FREE_BYTES, used // 4):
-        yield Finding(
-            "problem", f"the disk is nearly full: {said}", "free some space, then run it again: nothing is lost"
-        )
+        mend = "free some space, then run it again: nothing is lost"
+        yield Finding("problem", f"the disk is nearly full: {said}", mend)
     else:
         yield Finding("good", said)
 
@@ -156,15 +156,11 @@ def _database(patient: Patient) -> Iterator[Finding]:
     assert view is not None
     faults = [str(row[0]) for row in view.rows(f"PRAGMA integrity_check({SHOWN})")]
     if faults == ["ok"]:
-        yield Finding(
-            "good", f"schema {schema.VERSION}; every page and index is sound (SQLite {sqlite3.sqlite_version})"
-        )
+        sound = f"schema {schema.VERSION}; every page and index is sound (SQLite {sqlite3.sqlite_version})"
+        yield Finding("good", sound)
         return
     for fault in faults:
-        yield Finding(
-            "problem", f"damaged: {shortened(fault, 200)}",
-            RESTORE,
-        )  # fmt: skip
+        yield Finding("problem", f"damaged: {shortened(fault, 200)}", RESTORE)
 
 
 def _log(patient: Patient) -> Iterator[Finding]:
@@ -210,11 +206,8 @@ def _processes(patient: Patient) -> Iterator[Finding]:
         gone += 1
         what = f"process {number} ({kind}, pid {pid}) {'has died' if dead else 'has not renewed its lease'}"
         if held:
-            yield Finding(
-                "problem",
-                f"{what} with {several(held, 'task')}",
-                "vivarium run, or any other that lives: it takes them up",
-            )
+            mend = "vivarium run, or any other that lives: it takes them up"
+            yield Finding("problem", f"{what} with {several(held, 'task')}", mend)
         else:
             yield Finding("notice", f"{what}; it held nothing", "the next process that lives tidies it away")
     if not gone:
@@ -326,16 +319,19 @@ def _commands(patient: Patient) -> Iterator[Finding]:
 
 
 def _plugins(patient: Patient) -> Iterator[Finding]:
-    from vivarium_kernel import registry
+    from vivarium_kernel import breakers
+    from vivarium_kernel.cli.choosing import surroundings
     from vivarium_kernel.standing import misnamed
 
-    only = registry.only_of(os.environ)
-    choice = registry.Choice(registry.read(patient.folder), patient.settings.plugins_allow, only=only)
+    _, _, choice = surroundings(patient.folder)
     for notice in misnamed(choice):
         what, _, mend = notice.rpartition(": ")
         yield Finding("notice", what, mend)
     if patient.view is None:
         return  # loading them would make the database
+    off = breakers.breakers(patient.view)
+    for each in off:
+        yield Finding("problem", f"{each.plugin} is off on {each.hook}: {shortened(each.cause, 200)}", each.next_step)
     if patient.locked:
         yield Finding("unknown", "can't be loaded while the lock is kept")
         return
@@ -345,40 +341,36 @@ def _plugins(patient: Patient) -> Iterator[Finding]:
         for failed in village.failed:
             for error in failed.errors:
                 yield Finding("problem", f"{failed.name}: {error.definition}: {error.fault}", error.cure)
-        if not village.failed:
+        if not village.failed and not off:
             yield Finding("good", f"{several(len(village.plugins), 'plugin')}: {', '.join(sorted(village.plugins))}")
 
 
 def _people(patient: Patient) -> Iterator[Finding]:
-    from vivarium_kernel import village_time
+    from vivarium_kernel import budgets, village_time
 
     view = patient.view
     if view is None:
         return
     times = village_time.read_times(view)
     if times.halted:
-        yield Finding(
-            "notice", f"the village is halted{f': {times.halt_reason}' if times.halt_reason else ''}", "vivarium unhalt"
-        )
+        why = f": {times.halt_reason}" if times.halt_reason else ""
+        yield Finding("notice", f"the village is halted{why}", "vivarium unhalt")
     if times.paused:
         yield Finding("notice", "the village is paused", "vivarium resume")
     if not view.row("SELECT 1 FROM residents WHERE state = 'active'"):
         yield Finding("notice", "no resident is active; a run makes some", "vivarium resident add NAME")
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
     if missed:
-        yield Finding(
-            "problem", f"{several(missed, 'part')} of plugins failed and wait to be run", "vivarium missed retry"
-        )
+        what = f"{several(missed, 'part')} of plugins failed and wait to be run"
+        yield Finding("problem", what, "vivarium missed retry")
     if times.last_event_at > view.now + 60 * MICROS:
         ahead = lasting((times.last_event_at - view.now) / MICROS)
         yield Finding("problem", f"the clock is {ahead} behind the newest event", "set the machine's clock")
-    for scope, cap, used in view.rows(
-        "SELECT scope, cap, reserved + spent FROM budgets WHERE currency = 'usd' AND scope = 'village' AND cap > 0 "
-        "AND (reserved + spent) * 10 >= cap * 9"
-    ):
-        yield Finding(
-            "notice", f"the {scope} has used {money(used, 'usd')} of {money(cap, 'usd')}", "raise budgets.village_usd"
-        )
+    budget = budgets.budget(view, "village")
+    if budget is not None and budget.cap_micros > 0 and budget.left_micros * 10 <= budget.cap_micros:
+        cap = budget.cap_micros if budget.wanted_micros is None else budget.wanted_micros
+        used = money(budget.cap_micros - budget.left_micros, "usd")
+        yield Finding("notice", f"the village has used {used} of {money(cap, 'usd')}", "raise budgets.village_usd")
     if not (times.halted or times.paused or missed):
         yield Finding("good", "nothing holds it up")
 

@@ -9,13 +9,14 @@ import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import fields, print_json, safe, several, shortened, state_text, table, when
+from vivarium_kernel.cli.showing import fields, print_json, safe, several, shortened, state_text, table
 from vivarium_kernel.errors import NotFound
-from vivarium_kernel.records import ENDED_STATES
+from vivarium_kernel.wording import when
 
 if TYPE_CHECKING:
-    from vivarium_kernel.explaining import Explanation, Past, Prompt
+    from vivarium_kernel.explaining import Explanation, Past
     from vivarium_kernel.store import View
+    from vivarium_kernel.written import Prompt, Written
 
 explain = LazyGroup(
     "explain",
@@ -42,46 +43,27 @@ def claim(task: str, resident: str | None, village: Path | None, as_json: bool) 
     use, and what else stands in the way. Nothing is written. Of claims that were made, the scores and earlier
     refusals that are kept with the attempt.
     """
-    from attrs import asdict
+    import msgspec
 
-    from vivarium_kernel import board, explaining, people
+    from vivarium_kernel import board, explaining
     from vivarium_kernel.village import Village, With
 
     with Village(folder_of(village), With()) as opened:
         with opened.store.view() as view:
             found = board.task(view, task)
             before = explaining.past(view, task)
-            asked = [each.name for each in people.residents(view) if each.state == "active"]
+            names = explaining.asked(view, found, resident)
             now = view.now
-        if resident is not None:
-            asked = [resident]
-        elif found.state in ENDED_STATES:
-            asked = []
-        told = [explaining.explain(opened, task, name) for name in asked]
+        told = [explaining.explain(opened, task, name) for name in names]
     if as_json:
-        print_json(
-            {
-                "task": task,
-                "state": found.state,
-                "now": [asdict(each) for each in told],
-                "past": [asdict(each) | {"kept": _plain(each)} for each in before],
-            }
-        )
+        print_json(msgspec.to_builtins(explaining.Claims(task, found.state, tuple(told), tuple(before))))
         return
     if resident is not None:
         _print_explanation(told[0])
-    elif told:
-        click.echo(f"{click.style(safe(task), bold=True)}  {state_text(found.state)}")
-        _print_residents(told)
     else:
         click.echo(f"{click.style(safe(task), bold=True)}  {state_text(found.state)}")
+        _print_residents(told)
     _print_past(before, now)
-
-
-def _plain(each: Past) -> object:
-    import msgspec
-
-    return None if each.kept is None else msgspec.to_builtins(each.kept)
 
 
 def _print_residents(told: list[Explanation]) -> None:
@@ -183,16 +165,19 @@ def prompt(attempt: str, village: Path | None, as_json: bool) -> None:
     """Show which plugin wrote which section of an attempt's prompt.
 
     ATTEMPT is an attempt's number as the log has it, or a task's id: then its newest attempt that has a prompt. Shows
-    tokens and what was dropped to fit; the text of a private section is shown to nobody.
+    tokens, what was dropped to fit and what safety denied; the text of a private section is shown to nobody.
     """
     from attrs import asdict
 
-    from vivarium_kernel import explaining
+    from vivarium_kernel import written
+    from vivarium_kernel.settings import load
 
-    with looking(folder_of(village)) as view:
-        found = explaining.prompt(view, _attempt(view, attempt))
+    folder = folder_of(village)
+    limit = load(folder).settings.models.prompt_tokens
+    with looking(folder) as view:
+        found = written.prompt(view, _attempt(view, attempt), limit)
     if as_json:
-        print_json(asdict(found) | {"tokens": found.tokens})
+        print_json(asdict(found))
         return
     _print_prompt(found)
 
@@ -214,23 +199,31 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
+def _use(section: Written) -> str:
+    """What became of a section: a denied one is recorded as left out, too."""
+    return "denied" if section.denied else "dropped" if section.dropped else "yes"
+
+
 def _print_prompt(found: Prompt) -> None:
-    dropped = [section for section in found.sections if section.dropped]
+    denied = [section for section in found.sections if section.denied]
+    dropped = [section for section in found.sections if section.dropped and not section.denied]
+    used = len(found.sections) - len(dropped) - len(denied)
     click.echo(
         f"Attempt {click.style(str(found.attempt), bold=True)} at {safe(found.task)} by {safe(found.resident)}: "
-        f"{found.tokens:,} tokens in {several(len(found.sections) - len(dropped), 'section')}"
+        f"{found.tokens:,} tokens in {several(used, 'section')}"
         + (
             f"; {several(len(dropped), 'section')} with {sum(each.tokens for each in dropped):,} tokens dropped to fit "
             f"{found.limit:,}"
             if dropped
             else ""
         )
+        + (f"; {several(len(denied), 'section')} denied by safety" if denied else "")
     )
     table(
         ("slot", "plugin", ">tokens", "used", "*text"),
         (
-            (section.slot, section.plugin, f"{section.tokens:,}", "dropped" if section.dropped else "yes",
-             "(private)" if section.text is None else shortened(section.text, 120))
+            (section.slot, section.plugin, "" if section.denied else f"{section.tokens:,}", _use(section),
+             "" if section.denied else "(private)" if section.text is None else shortened(section.text, 120))
             for section in found.sections
         ),
     )  # fmt: skip

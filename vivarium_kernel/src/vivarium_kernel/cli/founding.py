@@ -28,7 +28,10 @@ needs = ["hello"]           # it waits until that one is done
 @click.command()
 @click.argument("village", type=click.Path(path_type=Path))
 @click.option("--name", help="The village's name; by default the folder's.")
-def init(village: Path, name: str | None) -> None:
+@click.option(
+    "--work", is_flag=True, help='Set write_policy = "work": tools write more than documents, plans are posted.'
+)
+def init(village: Path, name: str | None, work: bool) -> None:
     """Make a new village in a folder.
 
     Writes vivarium.toml, where every setting stands with its explanation, and tasks.toml with two tasks to try.
@@ -39,8 +42,9 @@ def init(village: Path, name: str | None) -> None:
     folder = village.resolve()
     called = (name if name is not None else folder.name) or "village"
     settle({"name": called}, {}, "--name" if name is not None else str(folder), called)
+    set_to = {"tasks": ["tasks.toml"], "residents": ["ada", "ben", "cyn"]} | ({"write_policy": "work"} if work else {})
     files = {
-        "vivarium.toml": example_toml(called, {"tasks": ["tasks.toml"], "residents": ["ada", "ben", "cyn"]}),
+        "vivarium.toml": example_toml(called, set_to),
         "tasks.toml": _TASKS,
     }
     for file in files:

@@ -9,7 +9,8 @@ from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import money, print_json, print_json_list, several, table, when
+from vivarium_kernel.cli.showing import money, print_json, print_json_list, several, table
+from vivarium_kernel.wording import when
 
 ledger = LazyGroup(
     "ledger",

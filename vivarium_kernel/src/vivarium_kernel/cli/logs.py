@@ -14,7 +14,8 @@ from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import print_json, print_json_list, safe, several, when
+from vivarium_kernel.cli.showing import print_json, print_json_list, safe, several
+from vivarium_kernel.wording import when
 
 if TYPE_CHECKING:
     from vivarium_kernel.audit import Filter

@@ -9,8 +9,9 @@ import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import print_json_list, several, shortened, table, when
+from vivarium_kernel.cli.showing import print_json_list, several, shortened, table
 from vivarium_kernel.errors import NotFound
+from vivarium_kernel.wording import when
 
 if TYPE_CHECKING:
     from vivarium_kernel.records import Ending, Task

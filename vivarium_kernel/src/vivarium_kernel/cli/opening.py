@@ -139,8 +139,8 @@ def looking(folder: Path) -> Iterator[View]:
 
     from vivarium_kernel import schema
     from vivarium_kernel.clock import SystemClock
+    from vivarium_kernel.committing import told
     from vivarium_kernel.transaction import Guard, View
-    from vivarium_kernel.writer import told
 
     path = folder / "vivarium.db"
     _make_ready(folder, path, schema.VERSION)
@@ -160,7 +160,7 @@ def _make_ready(folder: Path, path: Path, version: int) -> None:
     """Found the village at the first look at it, and bring an older database up to date. A newer one is refused."""
     import sqlite3
 
-    from vivarium_kernel.writer import told
+    from vivarium_kernel.committing import told
 
     known = 0
     if path.exists():

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from vivarium_kernel.cli.opening import json_option
-from vivarium_kernel.cli.showing import lasting, print_json_list, safe, several, table
+from vivarium_kernel.cli.showing import print_json_list, safe, several, table
 from vivarium_kernel.errors import Invalid
+from vivarium_kernel.wording import lasting
 
 KINDS = ("blank", "tools", "model", "mechanism", "panel")
 

@@ -48,7 +48,7 @@ def install(
     wanted = [installing.absolute(one) for one in requirements]
     sources = [str(path.resolve()) for path in editable]
     before = {name: str(claim) for name, claim in installed.claims().items()}
-    installing.installer().install(wanted, sources, upgrade=upgrade)
+    _install(wanted, sources, upgrade=upgrade)
     asked = installing.owners([*wanted, *sources])
     mine = {installed.normal(one.name) for one in asked}
     brought = {
@@ -59,6 +59,18 @@ def install(
     if not brought:
         click.echo("What was installed brings no plugins; models and commands that it brings are there.")
     return _record(folder, settings, choice, brought, lines, token)
+
+
+def _install(requirements: Sequence[str], editable: Sequence[str], *, upgrade: bool = False) -> None:
+    """Install with the environment's own installer."""
+    import site
+
+    from vivarium_kernel import installing
+
+    installing.installer().install(requirements, editable, upgrade=upgrade)
+    # A folder of sources comes on the path by a .pth file, which a process reads when it begins: this one began before.
+    for folder in site.getsitepackages():
+        site.addsitedir(folder)
 
 
 def _record(
@@ -75,10 +87,8 @@ def _record(
     looked = look(single, settings.plugins if settings is not None else {})
     if folder is not None:
         records: dict[str, registry.Recorded | None] = {
-            name: enabling.record_of(found, looked[name].hooks, [one.key for one in looked[name].config],
-                                     looked[name].requires)
-            for name, found in single.items()
-        }  # fmt: skip
+            name: enabling.record_of(found, looked[name]) for name, found in single.items()
+        }
         with acting(folder, token, ROUTE) as (opened, actor), enabling.whole(folder):
             opened.store.call(enabling.enable, enabling.On(folder, records, actor, tuple(lines)))
         choice = registry.Choice(registry.read(folder), choice.allow, choice.without, choice.only)
@@ -159,14 +169,16 @@ def _going(names: Iterable[str]) -> dict[str, list[str]]:
 
 def _refuse_model(settings: Settings, going: Iterable[str]) -> None:
     from vivarium_kernel.installed import MODELS, claims
+    from vivarium_kernel.routing import providers_named
 
-    provider = settings.model.partition(":")[0]
-    owners = {one.distribution for one in claims(MODELS).get(provider, ())}
-    if owners & set(going):
-        raise Conflict(
-            "plugins.model", f"The default model {settings.model} comes from {', '.join(sorted(owners & set(going)))}.",
-            "Set another model in vivarium.toml first.", field="name",
-        )  # fmt: skip
+    for provider in sorted(providers_named(settings.model, settings.models)):
+        owners = {one.distribution for one in claims(MODELS).get(provider, ())} & set(going)
+        if owners:
+            raise Conflict(
+                "plugins.model",
+                f"Models of {provider}, which the settings name, come from {', '.join(sorted(owners))}.",
+                "Set other models in vivarium.toml first (model, models.small, .medium, .large).", field="name",
+            )  # fmt: skip
 
 
 @click.command()
@@ -195,7 +207,7 @@ def sync(dry_run: bool, village: Path | None, token: str | None) -> int:
         click.echo("\n".join(f"would install {line}" for line in missing))
     else:
         plain = [line for line in missing if not line.startswith("-e ")]
-        installing.installer().install(plain, [line.removeprefix("-e ") for line in missing if line.startswith("-e ")])
+        _install(plain, [line.removeprefix("-e ") for line in missing if line.startswith("-e ")])
         click.echo(f"Installed {', '.join(missing)}")
     wrong = [] if dry_run else list(notices(choice))
     for line in wrong:

@@ -137,6 +137,9 @@ def _fields_of(what: Looked) -> list[tuple[str, Any]]:
         ("requires", ", ".join(what.requires)),
         ("comes after", ", ".join(what.after)),
         ("provides", what.provides),
+        ("asks", ", ".join(what.asks)),
+        ("own hooks", "\n".join(what.offers)),
+        ("waiting", "\n".join(what.waits)),
         ("import", f"{what.import_ms:.1f} ms" if what.import_ms else ""),
         ("wrong", "\n".join(what.faults)),
     ]
@@ -149,21 +152,24 @@ def _fields_of(what: Looked) -> list[tuple[str, Any]]:
 def hooks(hook: str | None, village: Path | None, as_json: bool) -> None:
     """List the hooks, and who implements each.
 
-    With HOOK, that one alone. Plugins whose hooks are not recorded are imported, in a process of their own.
+    The kernel's, then those that plugins offer; with HOOK, that one alone. Plugins whose hooks are not recorded are
+    imported, in a process of their own.
     """
     from vivarium_kernel.errors import NotFound
     from vivarium_kernel.plugins import hook_docs
     from vivarium_kernel.problems import near
     from vivarium_kernel.standing import standings
 
-    docs = hook_docs()
-    if hook is not None and hook not in docs:
-        meant = near(hook, docs)
-        raise NotFound("plugins.hook", f"There is no hook {hook!r}.", f"Did you mean {meant}?" if meant else "")
     folder, settings, choice = surroundings(village)
     found = standings(choice, breakers_of(folder))
     looked = _look([one.name for one in found if one.hooks is None and one.state == "on"], settings)
     found = standings(choice, breakers_of(folder), looked) if looked else found
+    own = {each: one.name for one in found if one.state == "on" for each in one.offers}
+    offered = {each.partition(": ")[0]: f"{each.partition(': ')[2]} (of {name})" for each, name in own.items()}
+    docs = hook_docs() | offered
+    if hook is not None and hook not in docs:
+        meant = near(hook, docs)
+        raise NotFound("plugins.hook", f"There is no hook {hook!r}.", f"Did you mean {meant}?" if meant else "")
     rows = []
     for name, line in docs.items():
         if hook in (None, name):

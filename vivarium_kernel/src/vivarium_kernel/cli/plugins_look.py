@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vivarium_kernel.cli.choosing import installed_on, surroundings
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
 from vivarium_kernel.cli.showing import print_json, safe, several, shortened, table
 from vivarium_kernel.errors import Invalid, NotFound
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from vivarium_kernel.records import Ending, Task
     from vivarium_kernel.store import Tx
     from vivarium_kernel.village import Village
-
-IMPORT_SECONDS = 30.0
 
 
 @click.command()
@@ -40,15 +39,7 @@ def profile(everything: bool, village: Path | None, as_json: bool) -> None:
     with looking(folder_of(village)) as view:
         found = timings.profile(view, everything=everything)
     if as_json:
-        print_json(
-            asdict(found)
-            | {
-                "timings": [
-                    asdict(each) | {"mean_seconds": each.mean_seconds, "share": found.share(each)}
-                    for each in found.timings
-                ]
-            }
-        )
+        print_json(asdict(found))
         return
     if not found.timings:
         click.echo("Nothing is known yet: `vivarium run` or `vivarium up` measures while residents work.")
@@ -63,7 +54,7 @@ def profile(everything: bool, village: Path | None, as_json: bool) -> None:
             (
                 each.plugin, each.hook, f"{each.calls:,}", each.errors or "", f"{each.seconds:.3f}",
                 f"{each.mean_seconds * 1000:.3f}", f"{each.slowest_seconds * 1000:.1f}", each.slow or "",
-                _percent(found.share(each)),
+                _percent(each.share),
             )
             for each in found.timings
         ),
@@ -92,11 +83,14 @@ def bisect(
     kernel's own plugins stay on. Exit status 1 where no plugin is to blame.
     """
     from vivarium_kernel.cli import bisecting
+    from vivarium_kernel.inspecting import look
 
-    names = _candidates(village)
+    _, settings, choice = surroundings(village)
+    names = list(installed_on(choice))
     if not as_json:
         click.echo(f"{several(len(names), 'plugin')}: {safe(', '.join(names)) or 'none'}", err=True)
-    requires = bisecting.requirements(names, IMPORT_SECONDS)
+    looked = look(names, settings.plugins if settings is not None else {})
+    requires = {name: what.requires for name, what in looked.items()}
     count = 0
 
     def say(ran: Ran) -> None:
@@ -119,23 +113,6 @@ def bisect(
     else:
         _print_found(found)
     return 0 if found.culprits else 1
-
-
-def _candidates(village: Path | None) -> list[str]:
-    """The installed plugins that would be on, by name, without importing one."""
-    import os
-
-    from vivarium_kernel import registry
-    from vivarium_kernel.installed import claims
-
-    try:
-        folder: Path | None = folder_of(village)
-    except Invalid:
-        folder = None  # a command need not have to do with a village
-    choice = registry.Choice(
-        registry.Registry() if folder is None else registry.read(folder), only=registry.only_of(os.environ)
-    )
-    return [name for name, found in claims().items() if len(found) == 1 and not choice.why_off(name, installed=True)]
 
 
 def _document(found: Found) -> dict[str, Any]:
@@ -182,7 +159,7 @@ def retry(name: str | None, village: Path | None, token: str | None, as_json: bo
     For when it was mended. NAME is a plugin; by default every one with something to retry. Its hooks are switched on
     in every process, and its parts of endings that failed are run once each. Exit status 1 if something failed again.
     """
-    from vivarium_kernel import breakers
+    from vivarium_kernel import breakers, enabling
 
     with acting(village, token, "POST /missed", plugins=True) as (opened, actor):
         with opened.store.view() as view:
@@ -194,7 +171,7 @@ def retry(name: str | None, village: Path | None, token: str | None, as_json: bo
             )[0][0]
             known = {*opened.plugins, *(each.plugin for each in breakers.breakers(view)), *missed.values()}
         if name is not None and name not in known | {failed.name for failed in opened.failed}:
-            raise _unknown(name, sorted(known))
+            raise enabling.unknown(name, known)
         closing = breakers.Closing(name, actor=actor, cause="retried")
         closed: list[Breaker] = opened.store.call(breakers.close, closing)
         for each in closed:
@@ -252,13 +229,3 @@ def _print_retried(
         click.echo(f"{several(len(done), 'part')} made up for{again}")
     for number, why in list(failed.items())[:5]:
         click.echo(f"  {number} of {safe(missed[number])}: {shortened(why, 160)}", err=True)
-
-
-def _unknown(name: str, known: Sequence[str]) -> NotFound:
-    from vivarium_kernel.problems import near
-
-    close = near(name, known)
-    return NotFound(
-        "plugins.unknown", f"There is no plugin {name} here.",
-        f"Did you mean {close}?" if close else "See `vivarium plugins list`.", field="NAME",
-    )  # fmt: skip

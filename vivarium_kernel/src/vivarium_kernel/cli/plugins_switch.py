@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vivarium_kernel.cli.choosing import surroundings
+from vivarium_kernel.cli.choosing import installed_on, surroundings
 from vivarium_kernel.cli.opening import acting, as_option, village_option
-from vivarium_kernel.errors import Conflict
 
 if TYPE_CHECKING:
     from vivarium_kernel.enabling import Held
-    from vivarium_kernel.installed import Found
-    from vivarium_kernel.registry import Choice, Recorded
+    from vivarium_kernel.registry import Choice
     from vivarium_kernel.settings import Settings
 
 ROUTE = "PUT /plugins/{name}"
@@ -32,25 +30,11 @@ def enable(names: tuple[str, ...], village: Path | None, token: str | None) -> N
     imported in a process of its own. Enabling one that is on accepts its files as they are now. A running village
     takes a switch up at once.
     """
-    from vivarium_kernel import enabling, installed
-    from vivarium_kernel.builtin import builtin_places
-    from vivarium_kernel.inspecting import look
+    from vivarium_kernel import enabling
 
     folder, settings, choice = surroundings(village)
     may_switch(folder, token)
-    claimed, own = installed.claims(), builtin_places()
-    names = tuple(dict.fromkeys(names))
-    there = {name: _one(name, claimed, choice) for name in names if name not in own}
-    looked = look(there, settings.plugins if settings is not None else {})
-    for name, what in looked.items():
-        if what.faults:
-            raise Conflict("plugins.faulty", f"The plugin {name} can't be on: " + "; ".join(what.faults) + ".")
-    present = {name: name not in own for name in (*own, *claimed)}
-    enabling.refuse_unmet({name: what.requires for name, what in looked.items()}, choice, present)
-    records: dict[str, Recorded | None] = {name: None for name in names if name in own}
-    for name, what in looked.items():
-        keys = [one.key for one in what.config]
-        records[name] = enabling.record_of(there[name], what.hooks, keys, what.requires)
+    records = enabling.records_of(names, choice, settings.plugins if settings is not None else {})
     with acting(folder or village, token, ROUTE) as (opened, actor), enabling.whole(opened.folder):
         opened.store.call(enabling.enable, enabling.On(opened.folder, records, actor))
     for name, recorded in records.items():
@@ -62,33 +46,6 @@ def may_switch(folder: Path | None, token: str | None) -> None:
     if folder is not None and token is not None:
         with acting(folder, token, ROUTE):
             pass
-
-
-def _one(name: str, claimed: dict[str, list[Found]], choice: Choice) -> Found:
-    """The one distribution that claims a name and may load; raises NotFound or Conflict."""
-    from vivarium_kernel import installed
-    from vivarium_kernel.builtin import builtin_places
-    from vivarium_kernel.enabling import unknown
-
-    if name not in claimed:
-        recorded = choice.registry.plugins.get(name)
-        if recorded is not None:
-            raise Conflict(
-                "plugins.missing", f"The plugin {name} is recorded ({recorded.requirement}) and not installed.",
-                "Restore it: vivarium plugins sync.", field="name",
-            )  # fmt: skip
-        raise unknown(name, {*claimed, *builtin_places()})
-    if len(claimed[name]) > 1:
-        raise Conflict(
-            "plugins.clash", f"The plugin {name} is claimed by {installed.claimants(claimed[name])}; neither is taken.",
-            f"{installed.UNCLASH.capitalize()}.", field="name",
-        )  # fmt: skip
-    if choice.strict and name not in choice.allow:
-        raise Conflict(
-            "plugins.allow", f"plugins_allow in vivarium.toml does not name {name}, so that it would not load.",
-            f'Add "{name}" to plugins_allow first.', field="name",
-        )  # fmt: skip
-    return claimed[name][0]
 
 
 @click.command()
@@ -122,14 +79,10 @@ def switch_off(
     token: str | None,
 ) -> None:  # fmt: skip
     """Switch plugins off and tell what came of it."""
-    from vivarium_kernel import enabling, installed
-    from vivarium_kernel.builtin import builtin_places
+    from vivarium_kernel import enabling
 
     names = list(dict.fromkeys(names))
-    known = {*installed.claims(), *builtin_places(), *choice.registry.plugins, *choice.registry.disabled}
-    for name in names:
-        if name not in known:
-            raise enabling.unknown(name, known)
+    enabling.refuse_unknown(names, choice.registry)
     requires = {} if settings is None else requirements(choice, settings, besides=names)
     # With --drain the plugins are loaded: the endings of tasks and their own way of giving back are theirs.
     with acting(village, token, ROUTE, plugins=drain) as (opened, actor), enabling.whole(opened.folder):
@@ -144,15 +97,14 @@ def switch_off(
 def requirements(choice: Choice, settings: Settings, besides: Collection[str]) -> dict[str, Collection[str]]:
     """What each installed plugin that is on requires: as it is recorded of this very version, else by looking."""
     from vivarium_kernel.inspecting import look
-    from vivarium_kernel.installed import claims
 
     found: dict[str, Collection[str]] = {}
     unrecorded = []
-    for name, claim in claims().items():
-        if name in besides or len(claim) > 1 or choice.why_off(name, installed=True):
-            continue
+    for name, one in installed_on(choice).items():
         recorded = choice.registry.plugins.get(name)
-        if recorded is not None and recorded.version == claim[0].version:
+        if name in besides:
+            continue
+        if recorded is not None and recorded.version == one.version:
             found[name] = recorded.requires
         else:
             unrecorded.append(name)

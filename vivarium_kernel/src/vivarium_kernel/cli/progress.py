@@ -15,9 +15,10 @@ import click
 from vivarium_kernel import board
 from vivarium_kernel.cli import reading
 from vivarium_kernel.cli.reading import Held, News
-from vivarium_kernel.cli.showing import COLOURS, console, lasting, safe, shortened
+from vivarium_kernel.cli.showing import COLOURS, console, safe, shortened
 from vivarium_kernel.errors import StoreError
 from vivarium_kernel.records import ENDED_STATES, MICROS
+from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from rich.live import Live

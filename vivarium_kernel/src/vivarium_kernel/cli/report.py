@@ -11,11 +11,14 @@ from attrs import asdict
 
 from vivarium_kernel import board
 from vivarium_kernel.amounts import money_text
-from vivarium_kernel.cli import reading
+from vivarium_kernel.builtin.scripted_tools import LABEL
+from vivarium_kernel.cli import reading, thoughts
 from vivarium_kernel.cli.reading import Done
-from vivarium_kernel.cli.showing import WIDE, lasting, money, print_json, safe, several, shortened, table
-from vivarium_kernel.cli.waiting import Known, count_left, left, only_people_awaited
+from vivarium_kernel.cli.showing import WIDE, money, print_json, safe, several, shortened, table
+from vivarium_kernel.cli.thoughts import Sums, Thought
 from vivarium_kernel.records import ENDED_STATES
+from vivarium_kernel.waiting import Known, count_left, left, only_people_awaited
+from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from vivarium_kernel.cli.run import Begun
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 ALL, SOME = 200, 50  # tasks that the table shows whole; past that, this many of each sort
 COLUMNS = ("*task", "status", "resident", ">attempts", ">exit code", ">seconds", ">reward")
+THOUGHT = ("*task", "*model", ">usd", ">tokens in", ">out", ">steps", ">cited")
 
 
 class Report:
@@ -37,6 +41,7 @@ class Report:
         self._counts = board.counts(view)
         self._totals = reading.totals(view)
         self._left = count_left(view)
+        self._thoughts = list(thoughts.thoughts(view))
 
     @property
     def status(self) -> int:
@@ -52,6 +57,8 @@ class Report:
         if self._totals.ended:
             click.echo()
             self._print_ended()
+        if self._thoughts:
+            self._print_thoughts()
         if self._left:
             self._print_left()
         click.echo()
@@ -69,6 +76,26 @@ class Report:
             click.echo()
         click.echo(f"The last {SOME} of {self._totals.ended:,} that ended; `vivarium task list` has them all:")
         table(COLUMNS, map(_row, reading.last_ended(self._view, SOME)))
+
+    def _print_thoughts(self) -> None:
+        """What models did: the dearest tasks, where they are too many to show."""
+        found = self._thoughts
+        if len(found) > ALL:
+            dearest = sorted(found, key=lambda one: (-one.spent_micros, -one.tokens_in - one.tokens_out))[:SOME]
+            click.echo(f"\nWhat models did, the {SOME} tasks of {len(found):,} that cost most:")
+            found = [one for one in found if one in dearest]
+        else:
+            click.echo("\nWhat models did:")
+        total = thoughts.sums(self._thoughts)
+        rows = [
+            (one.task, thoughts.named(one), *_figures(one), thoughts.cited(one))
+            for one in found
+        ]  # fmt: skip
+        table(THOUGHT, [*rows, ("total", "", *_figures(total), thoughts.cited(total))])
+        for one in [one for one in found if one.instead_of][:SOME]:
+            click.echo(safe(thoughts.stood_in(one)))
+        if any(one.model.startswith("scripted:") for one in self._thoughts):
+            click.echo(f"scripted:... is the {LABEL}: what it answers means nothing")
 
     def _print_left(self) -> None:
         shown = left(self._view, self._known, SOME)
@@ -102,6 +129,7 @@ class Report:
             {"task": one.task.id, "answer": one.verdict.answer, "rule": one.verdict.rule, "reason": one.verdict.reason}
             for one in begun.stopped
         ]
+        by_task = {one.task: one for one in self._thoughts}
         print_json(
             {
                 "village": self._village.settings.name,
@@ -111,10 +139,12 @@ class Report:
                 "done_before": begun.done_before,
                 "safety": {"passed": begun.passed, "stopped": stopped},
                 "sandbox": begun.sandbox,
-                "tasks": [_plain(done) for done in reading.ended(self._view)],
+                "tasks": [_plain(done, by_task.get(done.task)) for done in reading.ended(self._view)],
                 "left": [asdict(wait) for wait in left(self._view, self._known)],
                 "counts": self._counts,
-                "totals": asdict(self._totals) | {"run_seconds": round(self._seconds, 3)},
+                "thoughts": [asdict(one) for one in self._thoughts],
+                "totals": asdict(self._totals)
+                | {"run_seconds": round(self._seconds, 3), "thoughts": asdict(thoughts.sums(self._thoughts))},
                 "files": str(self._village.folder / "files"),
             }
         )
@@ -134,8 +164,12 @@ def _status(done: Done) -> str:
     return done.state if done.state == "done" else f"{done.state}, as expected"
 
 
-def _plain(done: Done) -> dict[str, Any]:
-    return asdict(done) | {"as_expected": done.as_expected}
+def _figures(one: Thought | Sums) -> tuple[str, ...]:
+    return (money_text(one.spent_micros), f"{one.tokens_in:,}", f"{one.tokens_out:,}", f"{one.steps:,}")
+
+
+def _plain(done: Done, thought: Thought | None) -> dict[str, Any]:
+    return asdict(done) | {"as_expected": done.as_expected, "thought": None if thought is None else asdict(thought)}
 
 
 def _some(shown: int, total: int) -> str:

@@ -11,7 +11,8 @@ from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import ago, fields, lasting, money, print_json, print_json_list, table, when
+from vivarium_kernel.cli.showing import ago, fields, money, print_json, print_json_list, table
+from vivarium_kernel.wording import lasting, when
 
 _FOR_GOOD = ("banned", "retired")
 _reason = click.option("--reason", default="", help="Why; it is kept with the resident and in the log.")

@@ -26,6 +26,7 @@ from vivarium_kernel.cli.living import (
 )
 from vivarium_kernel.cli.opening import folder_of, json_option, village_argument
 from vivarium_kernel.cli.showing import safe, several, shortened
+from vivarium_kernel.cli.standing_in import refuse_named, refuse_without_model
 
 if TYPE_CHECKING:
     from vivarium_kernel.checking import Checked
@@ -37,8 +38,20 @@ if TYPE_CHECKING:
 @village_argument
 @residents_option
 @once_options
+@click.option(
+    "--scripted",
+    is_flag=True,
+    help="Let a scripted model, which is no LLM, stand in for every model: to see the machinery run.",
+)
 @json_option
-def run(village: Path | None, count: int | None, without: tuple[str, ...], with_only: str | None, as_json: bool) -> int:
+def run(
+    village: Path | None,
+    count: int | None,
+    without: tuple[str, ...],
+    with_only: str | None,
+    scripted: bool,
+    as_json: bool,
+) -> int:
     """Let residents work until the board is empty.
 
     Posts the tasks of the village's files, checks every open task against safety, goes on where an earlier run was
@@ -50,13 +63,18 @@ def run(village: Path | None, count: int | None, without: tuple[str, ...], with_
     Exit status:
       0  every task ended as it was expected to
       1  one did not, or something is left that waits for more than people
-      2  refused: a setting, a file or the database is wrong; nothing was changed
+      2  refused: a setting, a file or the database is wrong, or no model is configured; nothing was changed
       3  all that is left waits for a person's decision
     """
     folder = folder_of(village)
-    _, tasks = settings_and_tasks(folder)
+    settings, tasks = settings_and_tasks(folder)
     chosen = once(folder, without, with_only)
-    return supervised(folder, partial(until_done, tasks=tasks, count=count, as_json=as_json), chosen)
+    if scripted:
+        refuse_named(folder, tasks)
+    else:
+        refuse_without_model(village or Path(), folder, settings, tasks)
+    life = partial(until_done, tasks=tasks, count=count, as_json=as_json, by_script=scripted)
+    return supervised(folder, life, chosen)
 
 
 @frozen
@@ -70,17 +88,23 @@ class Begun:
     sandbox: str
 
 
-async def until_done(village: Village, *, tasks: Sequence[NewTask], count: int | None, as_json: bool) -> int:
+async def until_done(
+    village: Village, *, tasks: Sequence[NewTask], count: int | None, as_json: bool, by_script: bool = False
+) -> int:
     """One run: begin, work, tell. Returns the exit status."""
-    from vivarium_kernel.cli import reading, report
+    from vivarium_kernel.builtin.scripted_tools import LABEL
+    from vivarium_kernel.cli import reading, report, standing_in
     from vivarium_kernel.cli.progress import progress_for, watch
     from vivarium_kernel.cli.refusing import log_to
-    from vivarium_kernel.cli.waiting import Known
     from vivarium_kernel.runtime import Runtime
+    from vivarium_kernel.waiting import Known
 
     began = village.clock.monotonic()
     progress, drawn = progress_for(village.settings.name, as_json=as_json)
     log_to(progress.say)
+    if by_script:
+        village.settings = standing_in.scripted(village.settings)
+        progress.say(f"{LABEL} It stands in for every model in this run; what it answers means nothing")
     stopped = False
     try:
         begun = await begin(village, tasks, progress.say)

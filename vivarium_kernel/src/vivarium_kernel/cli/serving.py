@@ -25,8 +25,10 @@ from vivarium_kernel.cli.living import (
     supervised,
 )
 from vivarium_kernel.cli.opening import folder_of, operator, village_argument
+from vivarium_kernel.cli.refusing import answered
 from vivarium_kernel.cli.showing import safe, shortened
 from vivarium_kernel.errors import Invalid
+from vivarium_kernel.watchdog import side_by_side
 
 if TYPE_CHECKING:
     from vivarium_kernel.records import NewTask
@@ -92,10 +94,17 @@ def serve(
 @click.option(
     "--token", metavar="TOKEN", envvar="VIVARIUM_TOKEN", help="The worker's token, for --url (VIVARIUM_TOKEN)."
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    metavar="N",
+    help="How many processes work side by side, where one core is too little; each takes --residents.",
+)
 @once_options
 def work(
-    village: Path | None, count: int | None, url: str | None, token: str | None, without: tuple[str, ...],
-    with_only: str | None,
+    village: Path | None, count: int | None, url: str | None, token: str | None, processes: int,
+    without: tuple[str, ...], with_only: str | None,
 ) -> int:  # fmt: skip
     """Let more residents work on a village, here or over HTTP.
 
@@ -105,7 +114,11 @@ def work(
     if url is None:
         folder = folder_of(village)
         _, tasks = settings_and_tasks(folder)
-        return supervised(folder, partial(_work, tasks=tasks, count=count), once(folder, without, with_only))
+        chosen = once(folder, without, with_only)
+        if processes == 1:
+            return supervised(folder, partial(_work, tasks=tasks, count=count), chosen)
+        each = count or -(-_residents(folder) // processes)
+        return side_by_side(processes, lambda: supervised(folder, partial(_work, tasks=tasks, count=each), chosen))
     if without or with_only is not None:
         raise click.UsageError("With --url the village there decides which plugins are on.")
     if token is None:
@@ -113,7 +126,21 @@ def work(
             "work.token", f"Working for {url} takes a token.",
             "Make one there: vivarium token create NAME --role worker; then --token or VIVARIUM_TOKEN.", field="token",
         )  # fmt: skip
-    return asyncio.run(_work_for(url, token, count or 1, village or Path.cwd()))
+    here = village or Path.cwd()
+
+    def one() -> int:
+        return answered(lambda: asyncio.run(_work_for(url, token, count or 1, here)))
+
+    return one() if processes == 1 else side_by_side(processes, one)
+
+
+def _residents(folder: Path) -> int:
+    """How many residents the village has, or will have when it is first opened."""
+    from vivarium_kernel import people
+    from vivarium_kernel.village import Village, With
+
+    with Village(folder, With(load_plugins=False)) as village, village.store.view() as view:
+        return max(1, sum(resident.state == "active" for resident in people.residents(view)))
 
 
 def refuse_taken(host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""The room of output: times, amounts, durations and tables for people, JSON for programs."""
+"""The room of output: amounts and tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.records import MICROS
+from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,31 +55,6 @@ def safe(text: str, *, lines: bool = False) -> str:
         return text
     kept = "\n\t" if lines else ""
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
-
-
-def when(at: int | None, now: int) -> str:
-    """A moment in local time, as short as it can be told: the day is left out today, the year this year."""
-    if at is None:
-        return ""
-    moment, today = datetime.fromtimestamp(at / MICROS), datetime.fromtimestamp(now / MICROS)
-    if moment.date() == today.date():
-        return f"{moment:%H:%M:%S}"
-    return f"{moment:%d %b %H:%M}" if moment.year == today.year else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def lasting(seconds: float | None) -> str:
-    """A duration: ``0.01 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``4 d 3 h``."""
-    if seconds is None:
-        return ""
-    if seconds < 0:
-        return f"-{lasting(-seconds)}"
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.0f} s"
-    for size, unit, part_size, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            whole, rest = divmod(int(seconds), size)
-            return f"{whole} {unit} {rest // part_size} {part}" if rest // part_size else f"{whole} {unit}"
-    return ""
 
 
 def ago(at: int | None, now: int) -> str:

@@ -11,12 +11,13 @@ import click
 from attrs import asdict
 
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import fields, lasting, money, print_json, safe, state_text, when
+from vivarium_kernel.cli.showing import fields, money, print_json, safe, state_text
 from vivarium_kernel.records import ENDED_STATES
+from vivarium_kernel.wording import lasting, when
 
 if TYPE_CHECKING:
-    from vivarium_kernel.cli.waiting import Wait
     from vivarium_kernel.records import Attempt, Step, Task, Transfer
+    from vivarium_kernel.waiting import Wait
 
 
 @click.command()
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 def show(id_: str, village: Path | None, as_json: bool) -> None:
     """Show a task with every attempt's output."""
     from vivarium_kernel import board
-    from vivarium_kernel.cli.waiting import wait_of
     from vivarium_kernel.records import Transfer
+    from vivarium_kernel.waiting import wait_of
 
     with looking(folder_of(village)) as view:
         task = board.task(view, id_)

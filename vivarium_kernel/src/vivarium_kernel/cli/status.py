@@ -13,6 +13,8 @@ from vivarium_kernel.cli.opening import folder_of, json_option, looking, village
 if TYPE_CHECKING:
     from vivarium_kernel.store import View
 
+SHOWN_QUESTIONS = 10
+
 
 @click.command()
 @village_option
@@ -49,7 +51,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
     """The figures of a status: amounts in millionths, times in microseconds of Unix time."""
     from attrs import asdict
 
-    from vivarium_kernel import board, breakers, village_time
+    from vivarium_kernel import board, breakers, budgets, village_time
     from vivarium_kernel.cli import reading
 
     times = village_time.read_times(view)
@@ -63,7 +65,11 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
     )
     names = ("id", "kind", "pid", "machine", "host", "started_at", "lease_until_at")
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
-    spent = view.row("SELECT cap, reserved, spent FROM budgets WHERE scope = 'village' AND currency = 'usd'")
+    budget = budgets.budget(view, "village")
+    asking = view.rows(
+        "SELECT id, reason, wake_at FROM tasks WHERE state = 'parked' AND parked_for = 'answer' ORDER BY seq LIMIT ?",
+        (SHOWN_QUESTIONS,),
+    )
     return {
         "folder": str(folder),
         "state": "halted" if times.halted else "paused" if times.paused else "living" if processes else "at rest",
@@ -78,10 +84,11 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
             {"task": one.task, "resident": one.resident, "started_at": one.started_at, "number": one.number}
             for one in held
         ],
+        "asking": [{"task": task, "question": asked, "until_at": until} for task, asked, until in asking],
         "processes": [dict(zip(names, row, strict=True)) | {"host": bool(row[4])} for row in processes],
         "missed": missed,
         "breakers": [asdict(each) for each in breakers.breakers(view)],
-        "village_usd": None if spent is None else dict(zip(("cap", "reserved", "spent"), spent, strict=True)),
+        "village_usd": None if budget is None else asdict(budget),
         "events": reading.last_event(view),
         "last_event_at": times.last_event_at or None,
         "now": view.now,
@@ -102,7 +109,8 @@ _WORDS = {
 
 
 def _print(found: dict[str, Any]) -> None:
-    from vivarium_kernel.cli.showing import ago, fields, lasting, money, several
+    from vivarium_kernel.cli.showing import ago, fields, several
+    from vivarium_kernel.wording import lasting
 
     now = found["now"]
     counts = found["tasks"]
@@ -118,6 +126,7 @@ def _print(found: dict[str, Any]) -> None:
             ("residents", f"{states}; {found['at_work']:,} at work"),
             ("tasks", tasks),
             ("for you", "; ".join(awaited) + " (vivarium task list --state review)" if awaited else ""),
+            ("asked of you", "\n".join(_asked(one, now) for one in found["asking"])),
             (
                 "processes",
                 "\n".join(
@@ -137,10 +146,28 @@ def _print(found: dict[str, Any]) -> None:
                 f"{several(found['missed'], 'part')} of plugins (vivarium missed list)" if found["missed"] else "",
             ),
             ("plugins", "\n".join(_off(found["breakers"], now))),
-            ("spent", f"{money(budget['spent'], 'usd')} of {money(budget['cap'], 'usd')}" if budget else ""),
+            ("spent", _spent(budget) if budget else ""),
             ("events", f"{found['events']:,}; the last {ago(found['last_event_at'], now) or 'never'}"),
         ]
     )
+
+
+def _asked(one: dict[str, Any], now: int) -> str:
+    from vivarium_kernel.cli.showing import shortened
+    from vivarium_kernel.wording import when
+
+    until = f" (until {when(one['until_at'], now)})" if one["until_at"] else ""
+    return f"{one['task']}: {shortened(one['question'], 200)}{until}\n→ vivarium task answer {one['task']} TEXT"
+
+
+def _spent(budget: dict[str, Any]) -> str:
+    from vivarium_kernel.cli.showing import money
+
+    said = f"{money(budget['spent_micros'], 'usd')} of {money(budget['cap_micros'], 'usd')}"
+    if budget["wanted_micros"] is None:
+        return said
+    wanted = money(budget["wanted_micros"], "usd")
+    return f"{said}; the cap is to be {wanted}: it goes down as what is set aside comes back, till then nothing is"
 
 
 def _process(one: dict[str, Any]) -> str:

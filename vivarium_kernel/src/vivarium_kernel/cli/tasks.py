@@ -17,8 +17,9 @@ from vivarium_kernel.cli.opening import (
     looking,
     village_option,
 )
-from vivarium_kernel.cli.showing import lasting, print_json_list, several, shortened, table
+from vivarium_kernel.cli.showing import print_json_list, several, shortened, table
 from vivarium_kernel.records import ENDED_STATES, MICROS, TaskState
+from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from vivarium_kernel.deciding import What
@@ -34,6 +35,7 @@ task = LazyGroup(
             "add": Entry("adding:add", "Post a task: a prompt, or a command after --."),
             "list": Entry("tasks:list_", "List the tasks of the board."),
             "show": Entry("showing_task:show", "Show a task with every attempt's output."),
+            "answer": Entry("tasks:answer", "Answer what a resident asks; its task goes on."),
             "approve": Entry("tasks:approve", "Accept what is in review, or let go on what waits for approval."),
             "reject": Entry("tasks:reject", "Refuse what is in review, or what waits for approval."),
             "requeue": Entry("tasks:requeue", "Put tasks back on the board, their failures forgotten."),
@@ -76,7 +78,7 @@ def _plain(task: Task) -> dict[str, Any]:
 
 
 def _list(view: View, found: list[Task], total: int) -> None:
-    from vivarium_kernel.cli.waiting import wait_of
+    from vivarium_kernel.waiting import wait_of
 
     if not found:
         click.echo("There are no such tasks.")
@@ -157,6 +159,27 @@ def _decide(what: What, done: str, ids: tuple[str, ...], reason: str, village: P
         found = opened.store.call(lambda tx, items: [deciding.decide(tx, item) for item in items], asked)
     for one in found:
         click.echo(f"{one.id} is {done}" + (f": it is {one.state} now" if one.state != done else ""))
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@click.argument("text")
+@village_option
+@as_option
+def answer(id_: str, text: str, village: Path | None, token: str | None) -> None:
+    """Answer what a resident asks; its task goes on.
+
+    `vivarium task show ID` has the question.
+    """
+    from vivarium_kernel import deciding
+    from vivarium_kernel.checks import text as text_check
+    from vivarium_kernel.problems import InputError
+
+    if problems := [problem.below("TEXT") for problem in text_check(deciding.LONGEST_ANSWER, lines=True)(text)]:
+        raise InputError(problems)
+    with acting(village, token, "POST /tasks/{task}/answer") as (opened, actor):
+        found = opened.store.call(deciding.answer, deciding.Answering(id_, text, actor))
+    click.echo(f"{found.id} is answered: it is {found.state} now")
 
 
 @click.command()

@@ -9,8 +9,9 @@ import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import lasting, print_json, print_json_list, table, when
+from vivarium_kernel.cli.showing import print_json, print_json_list, table
 from vivarium_kernel.records import MICROS, Actor, Role
+from vivarium_kernel.wording import lasting, when
 
 if TYPE_CHECKING:
     from vivarium_kernel.store import Tx

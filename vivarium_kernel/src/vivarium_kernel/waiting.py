@@ -8,9 +8,9 @@ from typing import Literal
 from attrs import frozen
 
 from vivarium_kernel import board, village_time
-from vivarium_kernel.cli.showing import lasting, when
 from vivarium_kernel.records import MICROS, Task
 from vivarium_kernel.store import View
+from vivarium_kernel.wording import lasting, when
 
 Kind = Literal["person", "time", "quota", "pause", "resident", "plugin", "task", "process", "village", "nobody"]
 
@@ -95,7 +95,12 @@ def _parked(task: Task, now: int) -> Wait:
     match task.parked_for:
         case "approval" | "answer" as what:
             kind: Kind = "person"
-            text, step = f"a person's {what}{reason}", f"vivarium task approve {task.id}, or reject it"
+            text, step = (
+                f"a person's {what}{until and f' {until}'}{reason}",
+                f"vivarium task approve {task.id}, or reject it",
+            )
+            if what == "answer" and task.continues is not None:  # it was at work when it asked
+                step = f"vivarium task answer {task.id} TEXT, or approve or reject it"
         case "quota":
             kind, text, step = "quota", f"a quota {until}{reason}", ""
         case "pause":
@@ -124,7 +129,7 @@ def _open(view: View, task: Task, known: Known) -> Wait:
     if task.id in known.refusals:
         return Wait(task.id, task.state, "nobody", f"somebody who may take it ({known.refusals[task.id]})")
     if task.wanted is not None:
-        return _for_resident(view, task, task.wanted)
+        return _for_resident(view, task, task.wanted, times.hour(view.now))
     active = [row[0] for row in view.rows("SELECT name FROM residents WHERE state = 'active'")]
     if active and set(active) <= set(task.declined):
         return Wait(task.id, task.state, "resident", "a resident who has not declined it", "vivarium resident add NAME")
@@ -132,9 +137,11 @@ def _open(view: View, task: Task, known: Known) -> Wait:
     return Wait(task.id, task.state, "resident", what, "vivarium run")
 
 
-def _for_resident(view: View, task: Task, name: str) -> Wait:
-    row = view.row("SELECT state, reason FROM residents WHERE name = ?", (name,))
-    state, reason = row or ("gone", "")
+def _for_resident(view: View, task: Task, name: str, hour: int) -> Wait:
+    row = view.row("SELECT state, reason, coalesce(rests_until_hour, 0) FROM residents WHERE name = ?", (name,))
+    state, reason, rests_until = row or ("gone", "", 0)
+    if state == "active" and rests_until > hour:
+        return Wait(task.id, task.state, "resident", f"{name}, who rests until village hour {rests_until}")
     if state == "active":
         return Wait(task.id, task.state, "resident", f"{name}, who is not at work now", "vivarium run")
     why = f" ({reason})" if reason else ""

@@ -1,0 +1,33 @@
+"""The room of how a budget stands: what it may take, what of it is set aside and spent, and the cap that is wanted."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from vivarium_kernel.store import Tx, View
+
+
+@frozen
+class Budget:
+    """A budget in millionths of its currency.
+
+    ``wanted_micros`` is the cap that was asked for where it is below what is reserved and spent already; None where
+    ``cap_micros`` is what was asked for. Until enough of what is reserved is back, nothing more fits.
+    """
+
+    cap_micros: int
+    reserved_micros: int
+    spent_micros: int
+    wanted_micros: int | None
+
+    @property
+    def left_micros(self) -> int:
+        return self.cap_micros - self.reserved_micros - self.spent_micros
+
+
+def budget(source: View | Tx, scope: str, currency: str = "usd") -> Budget | None:
+    """How a budget stands; None where this scope has none."""
+    row = source.row(
+        "SELECT cap, reserved, spent, wanted FROM budgets WHERE scope = ? AND currency = ?", (scope, currency)
+    )
+    return None if row is None else Budget(*row)
