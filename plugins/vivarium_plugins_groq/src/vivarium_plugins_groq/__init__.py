@@ -1,0 +1,1 @@
+"""Residents think with the models of Groq."""
