@@ -32,6 +32,14 @@ def chores(tmp_path: Path) -> Path:
     return tmp_path / "chores"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, str, str]]:
+    """A village whose chores a newcomer has run, which nobody may change, and how that ended."""
+    chores = tmp_path_factory.mktemp("finished") / "chores"
+    shutil.copytree(VILLAGE, chores, ignore=MADE_BY_THE_PROGRAM)
+    return chores, run(chores)
+
+
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("VIVARIUM_")}
 
@@ -89,8 +97,8 @@ def rewards(chores: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.promise("chores-answers", "exit-status")
-def test_a_newcomer_runs_the_chores_and_gets_every_answer(chores: Path) -> None:
-    status, out, err = run(chores)
+def test_a_newcomer_runs_the_chores_and_gets_every_answer(finished: tuple[Path, tuple[int, str, str]]) -> None:
+    chores, (status, out, err) = finished
     assert (status, err) == (0, "")
     assert "Safety: 59 of 61 pass" in out
     assert re.search(r"^  look-outside: blocked by command\.path: ", out, re.MULTILINE)
@@ -100,8 +108,8 @@ def test_a_newcomer_runs_the_chores_and_gets_every_answer(chores: Path) -> None:
     assert_answers(outputs(chores), chores)
 
 
-def test_the_table_has_every_task_with_its_figures(chores: Path) -> None:
-    _, out, _ = run(chores)
+def test_the_table_has_every_task_with_its_figures(finished: tuple[Path, tuple[int, str, str]]) -> None:
+    _, (_, out, _) = finished
     header, *rows = out[out.index("\ntask ") + 1 :].split("\n\n")[0].splitlines()
     assert header.split("  ")[0] == "task"
     assert [title for title in re.split(r"\s{2,}", header)] == [
@@ -116,8 +124,10 @@ def test_the_table_has_every_task_with_its_figures(chores: Path) -> None:
 
 
 @pytest.mark.promise("run-twice")
-def test_a_second_run_finds_everything_done_and_changes_nothing(chores: Path) -> None:
-    run(chores)
+def test_a_second_run_finds_everything_done_and_changes_nothing(
+    finished: tuple[Path, tuple[int, str, str]], tmp_path: Path
+) -> None:
+    chores = shutil.copytree(finished[0], tmp_path / "chores")
     before = rewards(chores)
     status, out, _ = run(chores)
     assert status == 0
