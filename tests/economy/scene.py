@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 from sqlite_utils import Migrations
 from vivarium_kernel.clock import SimulatedClock
-from vivarium_kernel.cycle import Job
+from vivarium_kernel.jobs import Job
 from vivarium_kernel.village import Village, With
 from vivarium_plugins_economy.bounties import Bounties
 

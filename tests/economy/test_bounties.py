@@ -10,7 +10,7 @@ import pytest
 from vivarium_kernel.problems import InputError
 from vivarium_plugins_economy.bounties import Bounties
 
-from vivarium_kernel import Actor, Conflict, Forbidden, Invalid, NotFound, VivariumError, actions
+from vivarium_kernel import Actor, Conflict, Forbidden, Invalid, NotFound, VivariumError
 
 from .scene import AID, HUMAN, OPERATOR, WORK, Guilds, Scene
 
@@ -307,8 +307,8 @@ def test_lists_and_tools_say_what_there_is(scene: Scene) -> None:
     assert [each["id"] for each in scene.do("list", "ada", after=first, limit=1)] == [second]
     with refused("bounties.unknown", NotFound):
         scene.do("show", "ada", bounty=9)
-    tools = {tool["name"]: tool for tool in actions.tools_for(scene.village, Actor("resident", "ada"))}
-    assert tools["bounties__post"]["parameters"]["properties"]["prize_micros"]["minimum"] == 1
+    tools = {tool.name: tool for tool in scene.village.tools()}
+    assert tools["bounties__post"].parameters["properties"]["prize_micros"]["minimum"] == 1
 
 
 @pytest.mark.promise("hidden-values")

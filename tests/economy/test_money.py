@@ -186,7 +186,7 @@ def agree(examples: int, *, shrink: bool = True) -> None:
         Machine,
         settings=settings(
             max_examples=examples, stateful_step_count=25, deadline=None, database=None, derandomize=not shrink,
-            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
             phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         ),
     )  # fmt: skip

@@ -151,6 +151,6 @@ def run(examples: int, steps: int, *, shrink: bool = True) -> None:
         Journaling,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, database=None, derandomize=not shrink,
-            suppress_health_check=list(HealthCheck), phases=phases,
+            report_multiple_bugs=False, suppress_health_check=list(HealthCheck), phases=phases,
         ),
     )  # fmt: skip

@@ -7,13 +7,13 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vivarium_kernel.clock import SimulatedClock
 from vivarium_kernel.village import Village, With
 from vivarium_plugins_social.journals import Journals
 
-from vivarium_kernel import Actor, Plugin, actions, audit, ledger, processes, runtime
+from vivarium_kernel import Actor, Plugin, actions, audit, hosting, ledger, processes
 
 AID = 1_000_000
 HOUR_SECONDS = 10.0
@@ -29,6 +29,12 @@ class Unsynced(sqlite3.Connection):
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
         return super().execute("PRAGMA synchronous = OFF" if sql == "PRAGMA synchronous = FULL" else sql, *arguments)
+
+
+class Counts(Protocol):
+    """What a stranger asks of the journals."""
+
+    def count(self, view: Any, resident: str, /) -> int: ...
 
 
 class Scene:
@@ -81,7 +87,7 @@ class Scene:
 
     def tick(self) -> None:
         """The host's tick."""
-        self.call(runtime._host_tick, self.village.hooks)
+        self.call(hosting._host_tick, self.village.hooks)
 
     def pass_hours(self, hours: float) -> None:
         """Let village hours pass, and the host tick after them."""
@@ -110,7 +116,9 @@ class Scene:
     def count(self, who: str) -> int:
         """What another plugin hears of a resident."""
         with self.village.store.view() as view:
-            return int(self.village.service("journals").count(view.plugin("strangers"), who))
+            journals = self.village.service("journals", Counts)
+            assert journals is not None
+            return journals.count(view.plugin("strangers"), who)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [json.loads(row[0]) for row in self.rows("SELECT data FROM events WHERE kind = ? ORDER BY id", (kind,))]

@@ -19,7 +19,7 @@ from vivarium_plugins_social.journals import Journals
 from vivarium_kernel import Conflict, Forbidden, Invalid, NotFound, PluginTx, control
 from vivarium_plugins_social import journals
 
-from .scene import AID, PRIVATE, TEXT, Scene
+from .scene import AID, PRIVATE, TEXT, Counts, Scene
 
 
 @pytest.fixture
@@ -389,7 +389,7 @@ def test_the_service_counts_what_is_decided_and_says_nothing_else(scene: Scene) 
     assert scene.count("ada") == 0
     scene.pass_hours(24)
     assert (scene.count("ada"), scene.count("ben"), scene.count("nobody")) == (1, 0, 0)
-    service = scene.village.service("journals")
+    service = scene.village.service("journals", Counts)
     assert [name for name in dir(service) if not name.startswith("_")] == ["count"]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from kernel.state.scene import Unsynced
 from vivarium_kernel.claiming import Claimed, Pick, Round
 from vivarium_kernel.clock import SimulatedClock
+from vivarium_kernel.hosting import _host_tick
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.processes import Register, this_process
 from vivarium_kernel.records import Actor, NewTask, Resident
-from vivarium_kernel.runtime import _host_tick
 from vivarium_kernel.settling import Settlement
 from vivarium_kernel.store import Tx
 from vivarium_kernel.village import Village, With

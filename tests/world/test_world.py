@@ -13,8 +13,7 @@ from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from vivarium_kernel.problems import InputError
 from vivarium_kernel.records import Actor
 
-from vivarium_kernel import actions, control, people, settling
-from vivarium_plugins_world import tables
+from vivarium_kernel import actions, control, people
 
 from .scene import HOUR, Scene, Writes, drawn, found, with_map
 
@@ -311,7 +310,7 @@ def test_whoever_stands_in_a_wall_of_a_new_map_is_put_beside_it_and_has_not_walk
     again.close()
 
 
-# Free time, and tasks that are a walk or words
+# Free time
 
 
 def test_free_time_is_a_walk_elsewhere_or_words_to_a_neighbour_but_nothing_on_the_way(scene: Scene) -> None:
@@ -327,46 +326,3 @@ def test_free_time_is_a_walk_elsewhere_or_words_to_a_neighbour_but_nothing_on_th
     scene.do("world.walk", "ada", to="well")
     assert scene.proposals("ada") == []
     assert len({scene.proposals("cyn", cycles)[0].prompt for cycles in range(20)}) > 1
-
-
-def test_a_task_of_the_world_is_done_where_its_attempt_ends(scene: Scene) -> None:
-    walk = scene.claim("ada", mode="world", prompt="Go.", data={"do": "walk", "to": "well"})
-    scene.settle(walk)
-    talk = scene.claim("ben", mode="world", prompt="Good day.", data={"do": "talk"})
-    scene.settle(talk)
-    assert scene.rows("SELECT speaker, text FROM world_said") == [("ben", "Good day.")]
-    scene.clock.advance(3.0)
-    assert at(scene, "ada") == (3, 0)
-    for kind in ("rejected", "failed", "released"):
-        scene.settle(scene.claim("cyn", mode="world", prompt="Go.", data={"do": "walk", "to": "inn"}), kind)
-    assert [row[0] for row in scene.rows("SELECT resident FROM world_places WHERE ends > begins")] == ["ada"]
-
-
-def test_a_task_whose_goal_is_gone_is_no_fault_of_the_world(scene: Scene) -> None:
-    scene.settle(scene.claim("ada", mode="world", prompt="Go.", data={"do": "walk", "to": "moon"}))
-    assert scene.events("world.not_done") == [{"rule": "world.place"}]
-    assert scene.rows("SELECT * FROM missed") == []
-
-
-def test_a_walk_that_was_missed_at_its_end_is_run_later_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
-        raise RuntimeError("the ink ran out")
-
-    claimed = scene.claim("ada", mode="world", prompt="Go.", data={"do": "walk", "to": "well"})
-    with monkeypatch.context() as planted:
-        planted.setattr(tables, "put", broken)
-        scene.settle(claimed)
-    assert scene.state(claimed.task.id) == "done"
-    ((missed, plugin),) = scene.rows("SELECT id, plugin FROM missed")
-    assert plugin == "world"
-    assert scene.events("world.walk") == []
-
-    def again(plugin: str, task: Any, ending: Any, tx: Any) -> BaseException | None:
-        call = scene.village.hooks.end_attempt_of(plugin, task, ending, tx)
-        return None if call is None else call.error
-
-    run = [scene.call(lambda tx, number: settling.run_missed(tx, number, again), missed) for _ in range(2)]
-    assert run == [True, False]
-    assert len(scene.events("world.walk")) == 1
-    scene.clock.advance(4.0)
-    assert at(scene, "ada") == (4, 0)

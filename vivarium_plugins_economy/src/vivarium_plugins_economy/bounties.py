@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import asdict
 
@@ -50,6 +50,7 @@ class Bounties(Plugin):
     Config = BountiesConfig
     migrations = tables.migrations
     after = ("guilds",)
+    asks: ClassVar = {"guilds": Guilds}
 
     @hookimpl
     def register_actions(self) -> Sequence[Action[Any]]:
@@ -82,9 +83,7 @@ class Bounties(Plugin):
             )  # fmt: skip
         judge = str(actor)
         if asked.judge is not None:
-            judge = f"resident:{asked.judge}"
-            if not tx.read("SELECT 1 FROM residents WHERE name = ?", (asked.judge,)):
-                raise NotFound("bounties.judge", f"{asked.judge!r} is no resident.", "Name one.", field="judge")
+            judge = f"resident:{tx.resident(asked.judge).name}"
         self._check_task(tx, asked.task)
         (alive,) = tx.read(
             "SELECT count(*) FROM bounties_posted WHERE poster = ? AND state IN ('open', 'claimed')", (str(actor),)
@@ -201,7 +200,7 @@ class Bounties(Plugin):
         """Who enters, and who shares: the resident, or its guild with the members that it has now."""
         entrant, shares = f"resident:{resident}", tuple([resident])
         if as_guild:
-            guilds: Guilds | None = self.village.service("guilds")
+            guilds: Guilds | None = self.village.service("guilds", Guilds)
             if guilds is None:
                 raise Conflict("bounties.guilds", "There are no guilds here.", "Enter for yourself: as_guild = false.")
             guild = guilds.guild_of(tx, resident)

@@ -67,7 +67,7 @@ class JournalsConfig:
     penalty_days: int = field(
         default=2,
         validator=_from(0, 1_000),
-        metadata={"doc": "Village days for which nothing can be written after one that was gaming."},
+        metadata={"doc": "Village days for which writing costs a quarter more after one that was gaming."},
     )
     bonus_cap_aid: int = field(
         default=1_000,

@@ -38,14 +38,16 @@ def activity(title: str, prompt: str, data: Mapping[str, Any]) -> NewTask:
                    plugins=("world",))  # fmt: skip
 
 
-def asked_of(task: Task) -> Goal | Words:
-    """What a task of this mode asks for: its data say what to do, its prompt is the words. Raises Invalid."""
+def act_of(task: Task) -> tuple[str, dict[str, Any]]:
+    """The action that a task of this mode is, and what it is given; the action refuses what it can't do with that.
+
+    Its data say what to do, its prompt is the words. Raises Invalid for what is no action.
+    """
     do = task.data.get("do")
-    if do in ("talk", "shout") and 1 <= len(task.prompt) <= 280:
-        return Words(task.prompt)
-    to, x, y = (task.data.get(key) for key in ("to", "x", "y"))
-    if do == "walk" and (isinstance(to, str) or (type(x) is int and type(y) is int)):
-        return Goal(to) if isinstance(to, str) else Goal(x=x, y=y)
+    if do == "walk":
+        return "world.walk", {key: task.data[key] for key in ("to", "x", "y") if key in task.data}
+    if do in ("talk", "shout"):
+        return f"world.{do}", {"text": task.prompt}
     raise Invalid(
         "world.task", f"The task's data {dict(task.data)!r:.100} are neither a walk nor words.",
         'Use data {"do": "walk", "to": PLACE}, or "talk" or "shout" with up to 280 characters as prompt.', field="data",

@@ -35,11 +35,10 @@ from vivarium_kernel import (
     Resident,
     Section,
     Task,
-    VivariumError,
     hookimpl,
 )
 from vivarium_plugins_world import tables
-from vivarium_plugins_world.asking import MODE, Goal, Nothing, Words, activity, asked_of
+from vivarium_plugins_world.asking import MODE, Goal, Nothing, Words, act_of, activity
 from vivarium_plugins_world.tables import Source, Tick
 from vivarium_plugins_world.tiles import Tile, Tiles, read_map
 from vivarium_plugins_world.walking import Walk, apart, onward, standing
@@ -84,6 +83,7 @@ class World(Plugin):
     name = "world"
     Config = WorldConfig
     migrations = tables.migrations
+    modes = (MODE,)
 
     def __init__(self, village: Any, config: WorldConfig) -> None:
         super().__init__(village, config)
@@ -109,15 +109,24 @@ class World(Plugin):
         ]  # fmt: skip
 
     def _walk(self, tx: PluginTx, actor: Actor, asked: Goal) -> dict[str, Any]:
-        _check_not_halted(tx)
-        return self._go(tx, actor.name, asked)
+        """Set out from where the resident is now: nobody gets anywhere in any other way."""
+        at = tx.hours_micros
+        before = self._walk_of(tx, actor.name)
+        here = before.tile(at)
+        target = self._target(tx, here, asked, at)
+        walk = onward(before, self.tiles, target, at, self.config.tiles_per_hour)
+        if walk is None:
+            raise Conflict("world.no_way", f"No way leads from {here} to {target}.", "See world.look for places.")
+        steps = len(walk.path) - 1
+        if steps:
+            tables.put(tx, actor.name, walk)
+            tx.emit("walk", resident=actor.name, start=here, to=target, tiles=steps, begins=walk.begins, ends=walk.ends)
+        return {"from": here, "to": target, "tiles": steps, "hours": max(0, walk.ends - at) / HOUR}
 
     def _talk(self, tx: PluginTx, actor: Actor, asked: Words) -> dict[str, Any]:
-        _check_not_halted(tx)
         return self._say(tx, actor.name, asked.text, False)
 
     def _shout(self, tx: PluginTx, actor: Actor, asked: Words) -> dict[str, Any]:
-        _check_not_halted(tx)
         return self._say(tx, actor.name, asked.text, True)
 
     def _look(self, tx: PluginTx, actor: Actor, asked: Nothing) -> dict[str, Any]:
@@ -135,21 +144,6 @@ class World(Plugin):
             ],
             "landmarks": [{"name": each.name, "tile": each.tile} for each in self.tiles.landmarks],
         }
-
-    def _go(self, tx: PluginTx, resident: str, goal: Goal) -> dict[str, Any]:
-        """Set out from where the resident is now: nobody gets anywhere in any other way."""
-        at = tx.hours_micros
-        before = self._walk_of(tx, resident)
-        here = before.tile(at)
-        target = self._target(tx, here, goal, at)
-        walk = onward(before, self.tiles, target, at, self.config.tiles_per_hour)
-        if walk is None:
-            raise Conflict("world.no_way", f"No way leads from {here} to {target}.", "See world.look for places.")
-        steps = len(walk.path) - 1
-        if steps:
-            tables.put(tx, resident, walk)
-            tx.emit("walk", resident=resident, start=here, to=target, tiles=steps, begins=walk.begins, ends=walk.ends)
-        return {"from": here, "to": target, "tiles": steps, "hours": max(0, walk.ends - at) / HOUR}
 
     def _say(self, tx: PluginTx, resident: str, text: str, loud: bool) -> dict[str, Any]:
         at = tx.hours_micros
@@ -248,30 +242,20 @@ class World(Plugin):
 
     @hookimpl
     async def execute_task(self, job: Job) -> Outcome | None:
-        """Nothing is done here: a walk or words are done in the transaction that ends the attempt."""
+        """A walk or words as a task are the resident's own action, in a step of the attempt."""
         if job.task.mode != MODE:
             return None
-        try:
-            asked_of(job.task)
-        except Invalid as fault:
-            return Outcome(fault="invalid", reason=str(fault))
+        action, asked = act_of(job.task)
+        await job.act(action, asked)
         return Outcome(answer=job.task.prompt)
 
     @hookimpl
     def end_attempt(self, task: Task, ending: Ending, tx: PluginTx) -> None:
+        """What was told in an attempt that came to nothing is told again in the next one."""
         if ending.resident is None or ending.attempt is None:
             return
         if ending.kind in ("released", "lapsed", "parked"):
             tables.untell(tx, ending.resident, ending.attempt)
-        elif ending.kind == "accepted" and task.mode == MODE:
-            try:
-                asked = asked_of(task)
-                if isinstance(asked, Goal):
-                    self._go(tx, ending.resident, asked)
-                else:
-                    self._say(tx, ending.resident, asked.text, task.data["do"] == "shout")
-            except VivariumError as refused:  # the goal went away, or no way leads there: that is no fault of the world
-                tx.emit("not_done", resident=ending.resident, task=task.id, rule=refused.rule)
 
     # The host
 
@@ -313,8 +297,3 @@ class World(Plugin):
                 found[name] = self.tiles.nearest(walk.tile(at))
                 tables.put(tx, name, standing(found[name], at))
         return found
-
-
-def _check_not_halted(tx: PluginTx) -> None:
-    if tx.read("SELECT 1 FROM village WHERE halted = 1"):
-        raise Conflict("world.halted", "The village is halted: nobody stirs.", "Wait until the operator lifts it.")
