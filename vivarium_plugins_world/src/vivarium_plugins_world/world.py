@@ -204,16 +204,18 @@ class World(Plugin):
         if beside:
             more = f" and {len(beside) - 5} more" if len(beside) > 5 else ""
             lines.append(f"Within earshot: {', '.join(beside[:5])}{more}.")
+        found = [Section("situation", "\n".join(lines), priority=10)]
         heard = tables.told(view, resident.name)
         if heard:
             latest = heard[-self.config.heard_lines :]
-            lines.append(f"You heard {len(heard)} since you last worked; the latest, as they were said:")
             # Whole words only: what is cut in the middle would be a text that no safety check has seen.
-            lines += [
+            words = [
                 f"- {said.speaker} {'shouted' if said.loud else 'said'}: {textwrap.shorten(said.text, 120)}"
                 for said in latest
             ]
-        return [Section("situation", "\n".join(lines), priority=10)]
+            told = f"You heard {len(heard)} since you last worked; the latest, as they were said:"
+            found.append(Section("situation", "\n".join([told, *words]), priority=9, untrusted="residents who spoke"))
+        return found
 
     # Free time, and walks and words that are tasks
 
