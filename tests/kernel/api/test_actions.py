@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,17 @@ from attrs import frozen
 from click.testing import CliRunner
 from vivarium_kernel.actions import Action
 from vivarium_kernel.cli import root
-from vivarium_kernel.errors import Invalid
+from vivarium_kernel.errors import Conflict, Invalid
+from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Actor, NewTask
 from vivarium_kernel.replies import TooOften
+from vivarium_kernel.stepping import Holder, Intent
 from vivarium_kernel.village import Village, With
 
-from vivarium_kernel import actions, ledger
+from vivarium_kernel import actions, ledger, stepping
 
 from .bakery import Bake, Bakery, Greedy, count
-from .scene import HUMAN, OPERATOR, OTHER, RESIDENT, Served, claim, found_village, served, with_tokens
+from .scene import HUMAN, OPERATOR, OTHER, RESIDENT, Reply, Served, claim, found_village, served, with_tokens
 
 PLUGINS = (Bakery, Greedy)
 
@@ -265,3 +270,102 @@ def test_a_slow_action_is_a_step_whose_price_is_set_aside_first(scene: Served, h
     assert [(s["number"], s["state"], s["effect"]) for s in steps] == [(1, "done", "once"), (2, "done", "once")]
     assert "oven" in steps[1]["result"]["refused"]["message"]
     assert scene.get("/ledger/verify").ok()["problems"] == []
+
+
+class Oven(Plugin):
+    """Slow tools that take until the door is opened."""
+
+    name = "oven"
+
+    def __init__(self, *_: object) -> None:
+        super().__init__(*_)
+        self.begun: list[str] = []
+        self.door = threading.Event()
+
+    @hookimpl
+    def register_actions(self) -> list[Action[Any]]:
+        async def roast(job: Any, asked: Bake) -> str:
+            self.begun.append(asked.kind)
+            while not self.door.is_set():
+                await asyncio.sleep(0.01)
+            if asked.kind == "coal":
+                raise Conflict("oven.coal", "It is coal already.", "Roast something else.")
+            return f"roasted {asked.kind}"
+
+        return [
+            Action(name="oven.roast", doc="Roast.", Input=Bake, act=roast, cost_micros=1_000_000),
+            Action(name="oven.look", doc="Look.", Input=Bake, effect="pure", act=roast),
+        ]
+
+
+@pytest.fixture
+def slow(tmp_path: Path, closing: ExitStack) -> Iterator[tuple[Served, Oven, Callable[..., Reply]]]:
+    """A village with an oven, and what a worker says to it of one attempt."""
+    with served(found_village(tmp_path / "slow"), plugins=(Oven, Bakery), closing=closing) as scene:
+        with_tokens(scene)
+        found = claim(scene, NewTask(id="work", command=("echo",)))
+        oven = scene.village.plugins["oven"]
+        assert isinstance(oven, Oven)
+
+        def act(number: int, name: str, kind: str = "rye") -> Reply:
+            asked = {"number": number, "action": f"oven.{name}", "input": {"kind": kind}}
+            return scene.post(f"/wire/attempts/{found['attempt']}/act", asked, found["token"])
+
+        yield scene, oven, act
+
+
+@pytest.mark.promise("recorded-results-stand")
+@pytest.mark.parametrize("name", ["roast", "look"])
+def test_a_slow_action_that_is_asked_for_again_while_it_runs_is_done_once(
+    slow: tuple[Served, Oven, Callable[..., Reply]], name: str
+) -> None:
+    scene, oven, act = slow
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(act, 1, name) for _ in range(3)]  # each after it gave up waiting for the last
+        while not oven.begun:
+            time.sleep(0.01)
+        act(1, name, "oat").problem(409, "step.number")
+        oven.door.set()
+        answers = [each.result().ok() for each in asked]
+    expected = {"reply": "roasted rye", "number": 1, "ended": False}
+    assert answers == [expected] * 3
+    assert act(1, name).ok() == expected  # its last answer was lost
+    assert oven.begun == ["rye"]
+    assert scene.rows("SELECT number, state FROM steps") == [(1, "done")]
+    assert scene.rows("SELECT state FROM holds") == ([("settled",)] if name == "roast" else [])
+
+
+def test_a_slow_action_that_failed_is_refused_likewise_when_it_is_asked_for_again(
+    slow: tuple[Served, Oven, Callable[..., Reply]],
+) -> None:
+    scene, oven, act = slow
+    oven.door.set()
+    for _ in range(2):
+        page = act(1, "roast", "coal").problem(409, "oven.coal")
+        assert (page["detail"], page["next_step"]) == ("It is coal already.", "Roast something else.")
+    assert oven.begun == ["coal"]
+    assert scene.rows("SELECT state FROM holds") == [("released",)]
+
+
+def test_a_slow_action_at_a_number_that_is_taken_sets_nothing_aside(
+    slow: tuple[Served, Oven, Callable[..., Reply]],
+) -> None:
+    scene, oven, act = slow
+    oven.door.set()
+    act(1, "look").ok()
+    act(1, "roast").problem(409, "step.number")
+    assert (oven.begun, scene.rows("SELECT state FROM holds")) == (["rye"], [])
+
+
+@pytest.mark.promise("effects-unknown")
+def test_a_slow_action_that_a_killed_village_had_begun_goes_to_people(
+    slow: tuple[Served, Oven, Callable[..., Reply]],
+) -> None:
+    scene, oven, act = slow
+    ((attempt, token),) = scene.rows("SELECT id, token FROM attempts")
+    begun = Intent(attempt, 1, Holder(None, token), "tool", "oven.roast", "once", "{}", "ada", "work")
+    scene.write(stepping.intend, begun)  # all that is left of it
+    act(1, "roast").problem(409, "attempt.lapsed")
+    assert oven.begun == []
+    assert (scene.task("work").state, scene.rows("SELECT state FROM steps")) == ("review", [("unknown",)])
+    assert "middle of step 1 (oven.roast)" in scene.task("work").reason

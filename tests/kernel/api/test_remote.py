@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import frozen
+from vivarium_kernel.actions import Action
 from vivarium_kernel.errors import Invalid, Unauthorized
-from vivarium_kernel.models import Price, Reply, Request
+from vivarium_kernel.models import Price, Reply, Request, ToolCall
+from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import NewTask, Usage
 from vivarium_kernel.remote import Worker
 from vivarium_kernel.remote_http import Server, Unreachable
+from vivarium_kernel.remote_link import RemoteLink
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import audit, board, control, ledger, people
 
 from .processes import Process, processes
-from .scene import WORKER, Served, found_village, free_port
+from .scene import OPERATOR, WORKER, Served, found_village, free_port, served
 
 LEASE = 1.5
 
@@ -258,8 +262,78 @@ def test_models_are_called_with_the_workers_own_providers_under_the_villages_cap
     )
     found = scene.get("/tasks/llm").ok()["attempts"][0]
     assert (found["answer"], found["model"], found["spent_micros"]) == ("from afar: say it", "distant:one", 20)
-    assert "100 are left" in scene.task("poor").reason
+    assert "left of its budget" in scene.task("poor").reason
     assert scene.task("other").state == "open"  # no worker of this one has that provider
+
+
+def test_a_resident_that_may_use_a_class_of_models_calls_what_the_village_means_by_it(tmp_path: Path) -> None:
+    more = '\n[models]\nsmall = "distant:one"\n[limits.default]\nmodels = ["small"]\n'
+    with served(found_village(tmp_path / "village", more=more)) as scene:
+        scene.token("worker", "far", WORKER)
+        scene.add(NewTask(id="llm", prompt="say it", model="small", max_micros=50_000))
+        work(
+            scene,
+            found_village(tmp_path / "one"),
+            lambda: scene.task("llm").state in ("done", "failed"),
+            lambda worker: worker.place.add_provider(Distant()),
+        )
+        assert (scene.task("llm").state, scene.task("llm").reason) == ("done", "")
+
+
+class Patient(Distant):
+    """Uses a slow tool, then says what it was told."""
+
+    async def complete(self, request: Request) -> Reply:
+        told = [message.text for message in request.messages if message.role == "tool"]
+        if told:
+            return Reply(told[-1], Usage(1, 1))
+        return Reply("", Usage(1, 1), [ToolCall("a", "post__send", "{}")], "tool_calls")
+
+    def price(self, model: str) -> Price:
+        return Price(0, 0)
+
+
+class Post(Plugin):
+    """A tool that takes longer than its worker waits for one answer."""
+
+    name = "post"
+
+    @hookimpl
+    def register_actions(self) -> list[Action[Any]]:
+        async def send(job: Any, asked: Empty) -> str:
+            await asyncio.sleep(1.5)
+            return "sent"
+
+        return [Action(name="post.send", doc="Send.", Input=Empty, act=send, cost_micros=5)]
+
+
+@frozen
+class Empty:
+    """Nothing is needed."""
+
+
+def test_a_tool_that_takes_longer_than_one_answer_is_waited_for_and_used_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RemoteLink._post
+
+    async def hasty(link: RemoteLink, verb: str, body: object, kind: Any, seconds: float) -> Any:
+        return await real(link, verb, body, kind, 0.4 if verb == "act" else seconds)
+
+    monkeypatch.setattr(RemoteLink, "_post", hasty)
+    with served(found_village(tmp_path / "village"), plugins=(Post,)) as scene:
+        scene.token("worker", "far", WORKER)
+        scene.token("operator", "op", OPERATOR)
+        scene.add(NewTask(id="llm", prompt="send it", model="distant:one"))
+        work(
+            scene,
+            found_village(tmp_path / "one"),
+            lambda: scene.task("llm").state in ("done", "failed"),
+            lambda worker: worker.place.add_provider(Patient()),
+        )
+        assert "sent" in scene.get("/tasks/llm").ok()["attempts"][0]["answer"]
+        assert scene.rows("SELECT name, state FROM steps WHERE kind = 'tool'") == [("post.send", "done")]
+        assert scene.rows("SELECT state FROM holds") == [("settled",)]
 
 
 @pytest.mark.promise("confined-commands")

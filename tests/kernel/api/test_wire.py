@@ -18,6 +18,7 @@ from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Tas
 
 from vivarium_kernel import people
 
+from .bakery import Bakery
 from .scene import OPERATOR, WORKER, Reply, Served, claim, found_village, served, with_tokens
 
 
@@ -167,6 +168,68 @@ def test_the_village_says_which_model_may_be_called_and_what_it_costs(scene: Ser
     assert [s.get("text", "hidden") for s in page["prompt"]] == [MARKING, "You are ada.", "hidden", "say it"]
     assert "nobody knows" not in json.dumps(page)
     assert scene.get("/ledger/verify").ok()["problems"] == []
+
+
+STRICT = """
+[models]
+allow = ["good:*", "scripted:*"]
+small = "scripted:echo"
+
+[limits.default]
+models = ["small"]
+tool_calls = 0
+"""
+
+
+@pytest.fixture
+def strict(tmp_path: Path, closing: ExitStack) -> Iterator[Served]:
+    """A village that allows some models, whose residents may use one class of them and no tools."""
+    folder = found_village(tmp_path / "strict", more=STRICT)
+    with served(folder, plugins=(Bakery,), closing=closing) as found:
+        yield with_tokens(found)
+
+
+def test_a_task_whose_model_the_village_forbids_is_ended_by_it_and_reaches_no_worker(tmp_path: Path) -> None:
+    more = '\n[models]\nallow = ["scripted:*"]\n'
+    with served(found_village(tmp_path / "village", more=more)) as scene:
+        with_tokens(scene)
+        scene.add(NewTask(id="evil", prompt="a secret", model="evil:m"))
+        joined = scene.post("/wire/workers", {"residents": 1}, WORKER).ok()
+        asked = {"worker": joined["worker"], "resident": joined["residents"][0], "wait_seconds": 1}
+        assert scene.post("/wire/claims", {**asked, "providers": ["evil"]}, WORKER).ok() == {"claim": None}
+        assert (scene.task("evil").state, scene.rows("SELECT ending FROM attempts")) == ("failed", [("failed",)])
+        assert "does not allow evil:m" in scene.task("evil").reason
+
+
+def test_an_outcome_that_stands_on_a_refused_call_is_not_accepted(strict: Served) -> None:
+    work = Work(strict, NewTask(id="t", prompt="say it"))
+    call = {"number": 1, "kind": "model", "name": "evil:m", "effect": "pure"}
+    work.say("result", number=1, state="done", result={"text": "it"}, intent=call).problem(403, "model.allow")
+    ended = work.settle(answer="it", model="evil:m").ok()
+    assert (ended["ending"], ended["task_state"]) == ("failed", "failed")
+    assert "does not allow evil:m" in ended["reason"]
+    assert [event["number"] for event in strict.events("step.refused")] == [1]
+
+
+def test_a_refused_step_that_is_said_as_it_should_be_is_no_fault(strict: Served) -> None:
+    work = Work(strict, ECHO)
+    work.say("result", number=1, state="done", result=1).problem(409, "step.intent")
+    pure = {"number": 1, "kind": "tool", "name": "look", "effect": "pure"}
+    work.say("result", number=1, state="done", result=1, intent=pure).ok()
+    assert work.settle(exit_code=0).ok()["task_state"] == "done"
+
+
+def test_classes_in_an_entitlement_are_given_by_the_names_that_they_have_in_the_village(strict: Served) -> None:
+    work = Work(strict, NewTask(id="t", prompt="say it", model="small"))
+    assert (work.claim["model"], work.claim["entitlement"]["models"]) == ("scripted:echo", ["scripted:echo"])
+
+
+def test_a_resident_that_may_use_no_tools_uses_none_over_the_wire(strict: Served) -> None:
+    work = Work(strict, ECHO)
+    for name in ("bakery.bake", "bakery.knead"):
+        work.say("act", number=1, action=name, input={"kind": "rye"}).problem(403, "tool.entitlement")
+    assert strict.rows("SELECT count(*) FROM bakery_loaves") == [(0,)]
+    assert strict.rows("SELECT count(*) FROM steps") == [(0,)]
 
 
 @pytest.mark.promise("declining-is-free")

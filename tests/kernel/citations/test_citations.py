@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vivarium_kernel.builtin.citations import Citation, citations, fault_of
 from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, rows
 
@@ -164,3 +168,38 @@ def test_very_many_citations_are_looked_up_to_a_limit(
     run_cycles()
     found = facts(records)
     assert (found["citations"], found["verified"], len(found["wrong"])) == (500, 4, 20)
+
+
+LONG = [
+    "[" + "." * 1_000_000,
+    "[a/" * 300_000,
+    "[" + "a.b:" * 250_000,
+    "[a.b:1" * 150_000,
+    "[a.b:1]" * 140_000,
+    '"' + " " * 1_000_000 + "[a.b:1]",
+]
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda text: repr(text[:12]))
+def test_a_text_is_gone_through_once_whatever_is_in_it(text: str) -> None:
+    began = time.process_time()
+    list(citations(text))
+    assert time.process_time() - began < 20.0  # a fraction of a second, or hours
+
+
+@given(st.text(alphabet='[]./:-19a \n"“”', max_size=400))
+def test_what_is_a_citation_is_as_the_rule_has_it(text: str) -> None:
+    shape = re.compile(r"\[([^\[\]:\n]*[./][^\[\]:\n]*):(\d{1,9})(?:-(\d{1,9}))?\]")  # the rule, as it is written
+    expected = [(found[1].strip(), int(found[2]), int(found[3] or found[2])) for found in shape.finditer(text)]
+    assert [(each.path, each.first, each.last) for each in citations(text)] == expected
+
+
+def test_a_name_that_is_longer_than_any_path_is_no_citation() -> None:
+    assert list(citations(f"[{'a/' * 250}:1]")) == [Citation("a/" * 250, 1, 1)]
+    assert list(citations(f"[{'a/' * 251}:1]")) == []
+
+
+@pytest.mark.parametrize("mark", ["…", "...", "[…]", "[...]"])
+@pytest.mark.parametrize("blank", ["", " " * 250])
+def test_a_gap_is_a_gap_whatever_is_around_it(mark: str, blank: str) -> None:
+    assert fault_of(Citation("log.md", 2, 2, f"The lamp{blank}{mark}{blank}17.52"), LOG.splitlines()) == ""

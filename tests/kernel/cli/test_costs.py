@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from kernel.thought.scene import Shelf, use
 from vivarium_kernel.claiming import DAY_MICROS
 from vivarium_kernel.cli.opening import looking
 from vivarium_kernel.costing import GROUPS, costs
 from vivarium_kernel.store import View
-from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, VirtualClock
+from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, VirtualClock, rows
 from vivarium_kernel.testing.simulation import Plan, simulate
 
 from vivarium_kernel import Price, Reply, Usage
@@ -180,6 +181,40 @@ def test_the_lines_that_cost_most_come_first_and_the_rest_is_counted(
         assert [line.name for line in found.lines] == ["ben", "cyn"]
         assert found.more == 1 and found.total.calls == 3
         assert [line.name for line in costs(view, "model").lines] == ["scripted_model:m"]
+
+
+@pytest.mark.village(residents=["ada"], plugins=[Shelf])
+def test_calls_that_a_continued_attempt_takes_over_are_counted_once(
+    village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles
+) -> None:
+    scripted_model.says(use("lend", 1), use("lend", 2))
+    for _ in range(2):  # an outage before the answer, in two attempts: the second copies what the first recorded
+        scripted_model.fails("outage")
+        if not scripted_model.requests:
+            village.task("Go.", wanted="ada")
+        run_cycles(1)
+    scripted_model.says(use("lend", 3), Reply("done", Usage(10, 5)))
+    run_cycles(1)
+    steps = rows(village, "SELECT attempt, tokens_in FROM steps WHERE kind = 'model' AND state = 'done'")
+    assert len({attempt for attempt, _ in steps}) == 3 and len(steps) == 2 + 2 + 4
+    with village.store.view() as view:
+        for by in GROUPS:
+            total = costs(view, by).total
+            assert (total.calls, total.tokens_in, total.tokens_out) == (4, 40, 20)
+
+
+@pytest.mark.village(residents=["ada"], plugins=[Shelf])
+def test_a_call_that_reports_no_tokens_is_a_call_in_a_continued_attempt_too(
+    village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles
+) -> None:
+    scripted_model.says(use("lend", 1))
+    scripted_model.fails("outage")
+    village.task("Go.", wanted="ada")
+    run_cycles(1)
+    scripted_model.says(Reply("done", Usage(0, 0)))
+    run_cycles(1)
+    with village.store.view() as view:
+        assert costs(view, "resident").total.calls == 2
 
 
 def test_the_command_shows_it_for_people_and_for_programs(here: Here) -> None:

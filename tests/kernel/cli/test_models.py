@@ -135,10 +135,21 @@ def test_a_provider_that_is_not_there_or_not_set_up_is_a_row_too(tmp_path: Path)
 def test_the_list_shows_the_village_s_own_model(here: Here) -> None:
     shown = here("models", "list")
     assert shown.status == 0 and "scripted:echo" in shown.out and "default" in shown.out
-    (row,) = here("models", "list", "--json").document
+    row, *others = here("models", "list", "--json").document
     assert (row["model"], row["is_default"], row["allowed"], row["price"]["in_micros"]) == (
         "scripted:echo", True, True, 0,
     )  # fmt: skip
+    assert [(other["model"], other["is_default"]) for other in others] == [
+        ("scripted:tools", False), ("scripted:wait-1", False),
+    ]  # fmt: skip
+
+
+def test_a_name_of_the_scripted_model_is_wrong_only_where_it_has_no_such_model(here: Here) -> None:
+    settings = here.folder / "vivarium.toml"
+    settings.write_text(f'{settings.read_text()}\n[models]\nsmall = "scripted:wait-0"\nlarge = "scripted:wrong"\n')
+    rows = {row["model"]: row for row in here("models", "list", "--json").document}
+    assert (rows["scripted:wait-0"]["problem"], rows["scripted:wait-0"]["classes"]) == ("", ["small"])
+    assert "There is no model scripted:wrong" in rows["scripted:wrong"]["problem"]
 
 
 def test_a_price_is_shown_or_the_line_that_sets_it(here: Here) -> None:
@@ -174,6 +185,7 @@ def test_a_price_that_can_be_none_is_refused(here: Here, arguments: tuple[str, .
 def test_a_test_is_a_task_and_says_what_it_cost(here: Here) -> None:
     done = here("models", "test")
     assert done.status == 0 and "it answered" in done.out and "0 USD, recorded with task t1" in done.out
+    assert "This posts one task for scripted:echo, which ada does now" in done.err and "reward" in done.err
     found = here("models", "test", "scripted:echo", "--json").document
     assert (found["answered"], found["calls"], found["spent_micros"]) == (True, 1, 0)
     assert [task["state"] for task in here("task", "list", "--json").document] == ["done", "done"]
@@ -191,7 +203,7 @@ def test_a_test_is_a_task_and_says_what_it_cost(here: Here) -> None:
 )
 def test_a_model_that_is_not_there_is_refused_before_anything_is_posted(here: Here, model: str, words: str) -> None:
     done = here("models", "test", model)
-    assert done.status == 2 and words in done.err
+    assert done.status == 2 and words in done.err and "This posts" not in done.err
     assert here("task", "list", "--json").document == []
 
 
@@ -287,6 +299,19 @@ def test_an_installed_provider_is_listed_tested_and_paid_from_the_ledger(shop: A
     assert shop("ledger", "verify").status == 0
     states = {task["state"] for task in shop("task", "list", "--json").document}
     assert states == {"done", "cancelled"}  # what could not be done now is not done later
+
+
+def test_a_key_is_known_by_its_provider_and_by_the_table_of_its_server(shop: Any, tmp_path: Path) -> None:
+    settings = tmp_path / "v" / "vivarium.toml"
+    settings.write_text(
+        f'{settings.read_text()}\n[plugins.shop.servers.mirror]\nbase_url = "http://127.0.0.1:9/v1"\n'
+        '[plugins.shop.servers.second]\nkey = "shared"\n[plugins.nobody.servers.lost]\nkey = "nobodys"\n'
+    )
+    for name in ("shop", "mirror", "shared"):
+        assert shop("key", "set", name, stdin="a-key-of-sixteen").err == ""
+    for name in ("miror", "second", "nobodys"):
+        done = shop("key", "set", name, stdin="a-key-of-sixteen")
+        assert done.status == 0 and f"[plugins.PROVIDER.servers.{name}]" in done.err and "(there are: " in done.err
 
 
 def test_a_fault_is_told_with_its_kind_and_the_next_step(shop: Any) -> None:

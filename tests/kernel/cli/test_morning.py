@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel.thought.scene import Shelf
+from kernel.thought.scene import use as use_with
 from kernel.tools.scene import use
 from vivarium_kernel.cli import morning
 from vivarium_kernel.cli.night import Night, night
+from vivarium_kernel.costing import costs
 from vivarium_kernel.models import Price, ProviderFault
 from vivarium_kernel.records import MICROS
 from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage
@@ -76,6 +79,24 @@ def test_failed_calls_are_told_by_kind_with_the_last_reason(
     assert told["API_CALL_FAILURE (connection)"] == (3, "refused 2")
     assert told["API_CALL_FAILURE (rate_limited)"] == (1, "too fast")
     assert [(used.calls, used.failures) for used in found.models] == [(1, 4)]
+
+
+@pytest.mark.village(residents=["ada"], plugins=[Shelf])
+def test_the_calls_of_a_model_are_those_of_the_costs(
+    village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles
+) -> None:
+    scripted_model.says(
+        use_with("lend", 1), ProviderFault("429", started=False), use_with("lend", 2),
+        ProviderFault("cut", started=True), "done",
+    )  # fmt: skip
+    village.task("Go.", id="go", wanted="ada")
+    run_cycles(3)
+    assert village.state("go") == "done"
+    with village.store.view() as view:
+        (line,) = costs(view, "model").lines
+    (used,) = of(village).models
+    assert (used.calls, used.tokens_in, used.tokens_out) == (line.calls, line.tokens_in, line.tokens_out)
+    assert (used.calls, used.failures) == (4, 2)  # one of the two failed calls was never made
 
 
 def test_a_question_stands_there_in_whole_and_what_residents_flag_too(

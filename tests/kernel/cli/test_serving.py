@@ -130,6 +130,32 @@ def test_several_processes_can_work_side_by_side(tmp_path: Path) -> None:
     assert vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["processes"] == []
 
 
+@pytest.mark.parametrize("processes", [2, 5])
+def test_processes_share_out_the_residents_and_tell_each_line_once(tmp_path: Path, processes: int) -> None:
+    folder = village(tmp_path / "v", [f'id = "t{number}"\ncommand = ["ls"]' for number in range(12)])
+    for name in ("ben", "cyn"):
+        assert vivarium("resident", "add", name, "-v", folder, cwd=tmp_path).status == 0
+    with started("work", folder, "--processes", str(processes), cwd=tmp_path) as process:
+
+        def rest() -> bool:
+            found = vivarium("status", "-v", folder, "--json", cwd=tmp_path).document
+            return len(found.get("processes", ())) == min(processes, 3) and found["tasks"].get("done") == 12
+
+        eventually(rest, 20.0)
+        status, out, _ = ended(process, signal.SIGTERM)
+        assert status == 0
+    names = sorted(row["name"] for row in vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document)
+    assert names == ["ada", "ben", "cyn"]
+    lines = out.splitlines()
+    done = [found for line in lines if (found := re.search(r"^\[(\d)\] .* done +(\w+) +(t\d+) ", line))]
+    assert sorted(found[3] for found in done) == sorted(f"t{number}" for number in range(12))
+    at_work = [found for line in lines if (found := re.search(r"^\[(\d)\] ([\w, ]+) at work;", line))]
+    whose = {name: found[1] for found in at_work for name in found[2].split(", ")}
+    assert sorted(whose) == names and all(whose[found[2]] == found[1] for found in done)
+    assert len([line for line in lines if "Village small in" in line]) == 1
+    assert {found[1] for found in at_work} == {str(number + 1) for number in range(min(processes, 3))}
+
+
 @pytest.mark.promise("halt")
 def test_switches_reach_a_village_that_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = village(tmp_path / "v", settings=SLEEP)

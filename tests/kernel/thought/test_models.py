@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from vivarium_kernel.circuit import FAILURES, PAUSE_MAX_SECONDS, PAUSE_SECONDS, Circuit
 from vivarium_kernel.routing import Route, check, choose, price_of, wishes
@@ -16,9 +18,9 @@ from vivarium_kernel.testing import (
     rows,
 )
 
-from vivarium_kernel import Entitlement, Forbidden, Invalid, Price, ProviderFault, Reply, Task, Usage
+from vivarium_kernel import Entitlement, Forbidden, Invalid, Price, ProviderFault, Reply, Task, Usage, deciding, keys
 
-from .scene import Shelf, use
+from .scene import Shelf, shelf, use
 
 CLASSES = Models(small="p:tiny", medium="p:middling", large="q:huge")
 ANY = Entitlement()
@@ -270,3 +272,42 @@ def test_a_task_waits_until_there_is_a_model_for_it(
     run_cycles()
     assert (village.state(task), village.state(wrong)) == ("open", "failed")
     assert scripted_model.requests == []
+
+
+@pytest.mark.village(plugins=[Shelf])
+@pytest.mark.promise("uncounted-faults")
+def test_a_task_whose_model_wants_a_key_waits_for_people_and_then_goes_on(
+    village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles
+) -> None:
+    scripted_model.says(
+        use("lend", 1), ProviderFault("no key is set for p", started=False, kind="unauthorized"), "Yes."
+    )
+    task = village.task("Ask.")
+    run_cycles()
+    assert rows(village, f"SELECT state, parked_for, failures, faults FROM tasks WHERE id = '{task}'") == [
+        ("parked", "approval", 0, 0)
+    ]
+    village.store.call(deciding.decide, deciding.Decision(task, "approve", "operator:test"))
+    run_cycles()
+    assert village.state(task) == "done"
+    assert shelf(village).done == {"lend": 1}
+
+
+@pytest.mark.village(plugins=[], settings={"budgets": {"village_day_usd": "0.05"}})
+@pytest.mark.promise("caps-hold")
+def test_a_task_that_never_fits_a_cap_does_not_wait_for_tomorrow(
+    village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles
+) -> None:
+    never = village.task("Say.", max_micros=60_000)
+    run_cycles()
+    ((state, wake_at, reason),) = rows(village, f"SELECT state, wake_at, reason FROM tasks WHERE id = '{never}'")
+    assert (state, wake_at) == ("parked", None)
+    assert "0.05 usd left of 0.05; 0.06 is needed" in reason
+    assert "It never fits" in reason
+
+
+def test_a_village_in_a_repository_commits_no_key(tmp_path: Path) -> None:
+    kept = keys.save(tmp_path, "groq", "gsk-0123456789abcdef")
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert (kept.parent / ".gitignore").read_text() == "*\n"
+    assert keys.kept(tmp_path) == ["groq"]

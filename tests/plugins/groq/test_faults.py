@@ -162,7 +162,7 @@ def test_a_megabyte_of_text_is_an_answer() -> None:
 
 
 def test_more_than_can_be_an_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vivarium_plugins_groq.provider.MOST_BYTES", 100_000)
+    monkeypatch.setattr("vivarium_plugins_groq.bounding.MOST_BYTES", 100_000)
     found, _, _ = fault_of(ok(completion("x" * 1_000_000)))
     assert isinstance(found, ProviderFault) and (found.kind, found.started) == ("nonsense", True)
 

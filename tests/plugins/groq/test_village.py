@@ -82,7 +82,7 @@ def test_what_was_used_is_paid_to_the_millionth(groqs: StagedVillage, shop: Shop
 
 @pytest.mark.village(real_time=True)
 def test_an_outage_is_waited_out_and_costs_neither_money_nor_an_attempt(groqs: StagedVillage, shop: Shop) -> None:
-    shop.answers = [error(401, f"no {KEY}"), error(498, "Full.", retry_after="0.01")]
+    shop.answers = [error(404, f"no {KEY}"), error(498, "Full.", retry_after="0.01")]
     task = groqs.task("Say hello.", max_micros=50_000, max_attempts=1)
     groqs.stage.cycles(groqs)
     assert groqs.state(task) == "done"

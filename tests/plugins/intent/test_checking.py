@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
-from vivarium_plugins_intent.checking import check
+from hypothesis import given
+from hypothesis import strategies as st
+from vivarium_plugins_intent.checking import check, count
 
 TEXT = "One two three. Four five.\nSix seven eight."
 
@@ -56,3 +61,15 @@ def test_what_words_cannot_tell_is_left_open_and_said() -> None:
 def test_a_broken_limit_is_named_with_what_was_found() -> None:
     assert check(TEXT, ["at most 7 words"], []).broken == ("'at most 7 words': it has 8 words",)
     assert check(TEXT, [], ['no "six"']).broken == ("'no \"six\"': it has 'six'",)
+
+
+@given(st.text(alphabet=".!? \na", max_size=60))
+def test_a_sentence_ends_where_its_marks_do(text: str) -> None:
+    parts = re.split(r"[.!?]+(?:\s|$)", text)  # the rule, as it is written
+    assert count(text, "sentences") == sum(bool(part.strip()) for part in parts)
+
+
+def test_a_million_marks_are_gone_through_once() -> None:
+    began = time.process_time()
+    assert count("." * 1_000_000 + "x", "sentences") == 1
+    assert time.process_time() - began < 20.0  # a fraction of a second, or hours

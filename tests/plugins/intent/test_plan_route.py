@@ -44,6 +44,17 @@ def test_others_are_refused(scene: Served, token: str | None) -> None:
     assert scene.rows("SELECT id FROM tasks") == []
 
 
+def test_a_token_for_planning_alone_plans_and_does_no_other_action(scene: Served) -> None:
+    scene.token("operator", "planner", "plans", scope=("plan", "read"))
+    shown = scene.post("/plan", {"goal": LONG}, "plans").ok()
+    assert scene.get(f"/plan/{shown['plan']}", "plans").ok() == shown
+    way = f"/plan/{shown['plan']}/approve"
+    assert len(scene.post(way, {"digest": shown["digest"]}, "plans").ok()["tasks"]) == 4
+    scene.post("/actions/intent.show", {"plan": shown["plan"]}, "plans").problem(403, "action.role")
+    scene.token("operator", "reader", "reads", scope=("read",))
+    scene.post("/plan", {"goal": LONG}, "reads").problem(403, "auth.scope")
+
+
 def test_a_key_makes_one_plan(scene: Served) -> None:
     first = scene.post("/plan", {"goal": SHORT}, key="one").ok()
     assert scene.post("/plan", {"goal": SHORT}, key="one").ok() == first

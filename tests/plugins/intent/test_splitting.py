@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vivarium_plugins_intent import splitting
 from vivarium_plugins_intent.splitting import (
     CLAUSE_WORDS,
     LONG_CHARACTERS,
@@ -131,3 +133,44 @@ def test_every_word_of_a_request_is_a_step_or_a_limit(text: str) -> None:
 def test_a_title_is_one_short_line(text: str) -> None:
     assert len(title_of(text)) <= 80
     assert len(title_of(text).splitlines()) <= 1
+
+
+def blanks(text: str) -> re.Pattern[str]:
+    """What a place to cut was before white space was taken whole."""
+    return re.compile(text.replace(r"(?<!\s)", "").replace("++", "+").replace("*+", "*"), re.I)
+
+
+@pytest.mark.parametrize("places", [splitting._CUT, splitting._CLAUSE_CUT])
+@given(text=st.lists(st.sampled_from((*WORDS, "and then", "as well as", "  ", "\t", "\n ")), max_size=60).map("".join))
+def test_a_run_of_white_space_is_cut_where_it_was_when_each_of_it_was_tried(places: re.Pattern[str], text: str) -> None:
+    ends = [found.span() for found in blanks(places.pattern).finditer(text)]
+    assert [found.span() for found in places.finditer(text)] == ends
+
+
+LONG = [
+    "go" + " " * 1_000_000 + "x",
+    "go," + " " * 1_000_000 + "!",
+    "go, and" + " " * 1_000_000 + "x",
+    "a b c. " * 100_000,
+    "a, " * 300_000,
+    "one two three, " * 60_000,
+    "\n \n" * 300_000,
+    "step " + "1" * 1_000_000 + "x",
+]
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda text: repr(text[:12]))
+def test_a_request_is_gone_through_once_whatever_is_in_it(text: str) -> None:
+    began = time.process_time()
+    is_to_be_split(text)
+    steps(text)
+    pieces(text)
+    said(text)
+    assert time.process_time() - began < 60.0  # a few seconds at the most, or hours
+
+
+def test_of_thousands_of_pieces_none_is_lost() -> None:
+    text = "".join(f"Do part number {number}. " for number in range(1_001))
+    found = pieces(text)
+    assert len(found) == MOST_SUBTASKS and solid("".join(found)) == solid(text)
+    assert max(map(len, found)) < 3 * min(map(len, found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from vivarium_plugins_vllm.commands import advice, command_line
 from vivarium_plugins_vllm.fitting import fitted
@@ -48,3 +50,10 @@ def test_a_server_is_started_as_a_village_wants_it_unless_told_otherwise() -> No
         assert "priority" not in other and "hermes" not in other
         assert tuple(other[-len(extra) - 2 : -2]) == extra
         assert 'scheduling_policy = "fcfs"' in advice(8000, "tiny", other)
+
+
+@pytest.mark.parametrize("line", ["vllm:a{\n", "vllm:a 1 \t x\n", 'vllm:a{x="1"} 1' + " " * 100 + "x\n"])
+def test_a_page_is_gone_through_once_whatever_is_on_it(line: str) -> None:
+    began = time.process_time()
+    assert read(line * 200_000 + 'vllm:num_requests_running{a="b"} 3.0\r\n').running == 3
+    assert time.process_time() - began < 20.0  # a second at the most, or hours

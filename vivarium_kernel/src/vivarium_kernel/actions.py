@@ -322,9 +322,16 @@ def _recorded(tx: Tx, intent: stepping.Intent | None) -> str | None:
     if row is None:
         return None
     if row[0] != intent.name or row[1] is None:
-        raise Conflict("step.number", f"Step {intent.number} of attempt {intent.attempt} is another one: {row[0]}.",
-                       "Number the steps of an attempt from 1 on, each once.", field="number")  # fmt: skip
+        raise taken(intent.attempt, intent.number, row[0])
     return str(row[1])
+
+
+def taken(attempt: int, number: int, name: str) -> Conflict:
+    """The refusal of a number that another step has."""
+    return Conflict(
+        "step.number", f"Step {number} of attempt {attempt} is another one: {name}.",
+        "Number the steps of an attempt from 1 on, each once.", field="number",
+    )  # fmt: skip
 
 
 def _guarded(tx: Tx, action: Action[Any], run: Callable[[], Any]) -> str:
@@ -383,8 +390,12 @@ async def _act(village: Village, ticket: _Ticket, job: Job, body: object) -> Per
     action = ticket.action
     if action.act is None:
         raise Invalid("action.act", f"{action.name} is no slow action.")
-    hold = await village.store.write(_admit, ticket)
-    recorded = await job.begin("tool", action.name, action.effect, _arguments(body))
+    hold = await village.store.write(_admit, (ticket, job.attempt, job.number + 1))
+    try:
+        recorded = await job.begin("tool", action.name, action.effect, _arguments(body))
+    except Exception:
+        await village.store.write(_release, (hold, ticket))  # nothing was begun
+        raise
     if recorded is not None:
         await village.store.write(_release, (hold, ticket))
         return Performed(_encode(recorded).decode(), repeated=True)
@@ -407,9 +418,14 @@ async def _act(village: Village, ticket: _Ticket, job: Job, body: object) -> Per
     return Performed(reply)
 
 
-def _admit(tx: Tx, ticket: _Ticket) -> int | None:
+def _admit(tx: Tx, asked: tuple[_Ticket, int, int]) -> int | None:
+    """Set the price of a step aside that is not written yet: one that is was admitted before."""
+    ticket, attempt, number = asked
     check_credential(tx, ticket.actor)
     action = ticket.action
+    row = tx.row("SELECT name FROM steps WHERE attempt = ? AND number = ?", (attempt, number))
+    if row is not None:
+        raise taken(attempt, number, row[0])
     if action.rate_per_minute is not None:
         replies.pace(tx, ticket.actor, action.name, action.rate_per_minute)
     if not _costs(ticket):

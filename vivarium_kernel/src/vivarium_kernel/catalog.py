@@ -89,10 +89,12 @@ def _rows(village: Village, provider: Provider, served: Iterable[ModelInfo] | No
         )
         for model, info in there.items()
     ]  # fmt: skip
-    lost = [model for model in named if model not in there]
-    rows += [
-        evolve(row_of(village, model, provider), problem="the settings name it, and it is not served") for model in lost
-    ]
+    for model in named:
+        if model not in there:
+            row = row_of(village, model, provider)
+            # The scripted model has names without end (wait-SECONDS); for one that it has not, it says so itself.
+            lost = row.problem if isinstance(provider, Scripted) else "the settings name it, and it is not served"
+            rows.append(evolve(row, problem=lost))
     return rows or [Listed(provider.name, note="it serves no model")]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from vivarium_kernel import board
+from vivarium_kernel.amounts import money_text
 from vivarium_kernel.board import TASK_COLUMNS, task_of
 from vivarium_kernel.errors import OverBudget, VivariumError
 from vivarium_kernel.records import MICROS, Claim, Resident, Task
@@ -267,7 +268,7 @@ def _set_aside(tx: Tx, task: Task, resident: str) -> int:
     left = 0 if own is None else own.cap - own.reserved - own.spent
     if left < task.min_micros:
         raise OverBudget(
-            "budget.min", f"{left} millionths of usd are left of the task's budget, less than its minimum.",
+            "budget.min", f"{money_text(left)} usd is left of the task's budget, less than its minimum.",
             "Raise its budget or cancel it.", scope=f"task:{task.id}", requested=task.min_micros, remaining=left,
         )  # fmt: skip
     if left:
@@ -289,7 +290,9 @@ def _refusal(tx: Tx, task: Task, resident: str, error: Exception) -> NotClaimed:
         tx.log.add("task.failed", "system:board", {"reason": str(error)}, task=task.id)
         board.fail_dependents(tx, [(name, need, "failed") for name, need in board.dependents(tx, [task.id])])
     elif error.scope.startswith("village"):
-        tomorrow = (tx.now // DAY_MICROS + 1) * DAY_MICROS if error.scope.startswith("village-day") else None
+        # What needs more than the whole cap does not fit tomorrow either: a person has to change one of the two.
+        by_day = error.scope.startswith("village-day") and (error.requested or 0) <= (error.cap or 0)
+        tomorrow = (tx.now // DAY_MICROS + 1) * DAY_MICROS if by_day else None
         tx.run(
             "UPDATE tasks SET state = 'parked', parked_for = 'quota', wake_at = ?, reason = ? WHERE id = ?",
             (tomorrow, str(error), task.id),

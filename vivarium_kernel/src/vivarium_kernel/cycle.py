@@ -25,7 +25,7 @@ from vivarium_kernel.errors import (
     StoreError,
     VivariumError,
 )
-from vivarium_kernel.jobs import Job, Link, Ready
+from vivarium_kernel.jobs import Diverged, Job, Link, Ready
 from vivarium_kernel.models import ProviderFault, Tool
 from vivarium_kernel.prompting import MARKING, assemble
 from vivarium_kernel.records import EndingKind, Entitlement, Outcome, Section, Step, Subject
@@ -198,7 +198,7 @@ def route(claimed: Claimed, entitlement: Entitlement, rules: Rules) -> Route:
     return routing.choose(asked, claimed.task, entitlement, rules.models)
 
 
-def _failed(error: Exception, job: Job) -> Outcome:
+def _failed(error: Exception, job: Job) -> Outcome:  # noqa: PLR0911 - one return a rule
     """Whose fault a failure is (docs/rules.md, "Board")."""
     if isinstance(error, HookFailed):
         cause = error.call.error
@@ -207,6 +207,10 @@ def _failed(error: Exception, job: Job) -> Outcome:
         if isinstance(cause, ProviderFault | VivariumError) and not isinstance(cause, HookFailed):
             return _failed(cause, job)
         return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
+    if isinstance(error, Diverged):
+        return Outcome(reason=str(error), to_people=True)
+    if isinstance(error, ProviderFault) and error.kind == "unauthorized":
+        return Outcome(fault="provider", reason=f"{error.reason}; then approve the task", waits_for="approval")
     if isinstance(error, ProviderFault) and error.retry_seconds is not None:
         return Outcome(
             fault="provider",
@@ -224,6 +228,12 @@ def _failed(error: Exception, job: Job) -> Outcome:
 async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) -> Settlement:  # noqa: PLR0911
     """Safety of the outcome, then its review, then the ending that follows."""
     task = claimed.task
+    if outcome.to_people:
+        return _ending(claimed, hooks, rules, "accepted", outcome.reason, outcome=outcome, to_review=True)
+    if outcome.waits_for == "approval":
+        return _ending(
+            claimed, hooks, rules, "parked", outcome.reason, outcome=outcome, parked_for="approval", hold=True
+        )  # fmt: skip
     if outcome.fault is not None:
         kind: EndingKind = "released" if outcome.fault == "provider" else "failed"
         return _ending(claimed, hooks, rules, kind, outcome.reason, outcome=outcome)

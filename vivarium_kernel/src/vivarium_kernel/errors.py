@@ -99,9 +99,11 @@ class OverBudget(Conflict):
         scope: str = "",
         requested: int | None = None,
         remaining: int | None = None,
+        cap: int | None = None,
     ) -> None:
         super().__init__(rule, message, next_step)
         self.scope = scope
+        self.cap = cap
         self.requested = requested
         self.remaining = remaining
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
@@ -56,6 +57,10 @@ class Link(Protocol):
     def say(self, job: Job, text: str) -> None: ...
 
     async def act(self, job: Job, action: str, asked: Mapping[str, Any]) -> Acted: ...
+
+
+class Diverged(VivariumError):
+    """A continued attempt went another way than its record, behind which lie steps that must not be done twice."""
 
 
 class Acted(Struct, frozen=True):
@@ -171,30 +176,40 @@ class Job:
         """
         number = self._number
         before = self._recorded.get(number + 1)
-        if before is not None and (before.kind, before.name) == ("tool", action) and before.result != UNKEPT:
-            await self.begin("tool", action, "pure", asked)
-            await self._written()
-            return _accepted(before.result)
+        if before is not None and before.result != UNKEPT:
+            found = await self.begin("tool", action, "pure", asked)
+            if found is not None:
+                await self._written()
+                return accepted(found)
+            self._number, self._open = number, None  # it went another way: nothing of what was recorded holds now
         try:
             acted = await self._link.act(self, action, asked)
-        except (LeaseLapsed, StoreError, RateLimited):
+        except (LeaseLapsed, StoreError, RateLimited, Diverged):
             raise
         except VivariumError as error:
-            await self._refuse(number, action, asked, error)
+            if self._number > number and self._open is None and self._wrote >= self._number:
+                raise  # a slow action has told its fault itself
+            self._number, self._open = number, None
+            await self.refuse(action, error)
             raise
         if acted.ended:
             raise stepping.lapsed(self.attempt)
         return acted.reply
 
-    async def _refuse(self, number: int, action: str, asked: Mapping[str, Any], error: VivariumError) -> None:
-        """Write a refusal down as the step that it was, so that it is one again when the attempt is continued."""
-        if self._number > number and self._open is None and self._wrote >= self._number:
-            return  # a slow action has told its fault itself
-        self._number, self._open = number, None
-        if await self.begin("tool", action, "pure", asked) is None:
-            refused = {"rule": error.rule, "message": error.message, "next_step": error.next_step}
-            self.end("done", {REFUSED: refused})
-            await self._written()
+    def has_recorded(self, action: str) -> bool:
+        """Whether the next step is recorded, and is a use of this action that was not refused."""
+        before = self._recorded.get(self._number + 1)
+        return before is not None and (before.kind, before.name) == ("tool", action) and not _was_refused(before)
+
+    async def refuse(self, tool: str, error: VivariumError) -> None:
+        """Write down that a tool was refused, as the step that it was: the next attempt is refused likewise.
+
+        What was asked is in the step of the model that asked it, and may be private: it is not written again.
+        """
+        if await self.begin("tool", tool, "pure", {}) is None:
+            told = {"rule": error.rule, "message": error.message, "next_step": error.next_step}
+            self.end("done", {REFUSED: told})
+        await self._written()
 
     def took(self, number: int) -> None:
         """Step ``number`` was taken elsewhere on this job's behalf."""
@@ -224,14 +239,24 @@ class Job:
             meter,
         )  # fmt: skip
         before = self._recorded.get(self._number)
-        if before is not None and (before.kind, before.name) == (kind, name):
-            self._replay(intent, before)
+        if before is not None and _is_same(before, intent):
+            hidden = before.arguments is None
+            copied = replace(
+                intent, private=private or hidden, arguments="{}" if _was_refused(before) else intent.arguments
+            )
+            self._replay(copied, before)
             return before.result
+        if before is not None:
+            self._diverge(before, intent)
         self._open = intent
         self._prompt = None  # it is recorded once, with the first step
         if effect != "pure":
-            await self._written()
-            await self._link.intend(intent)
+            try:
+                await self._written()
+                await self._link.intend(intent)
+            except BaseException:
+                self._open = None  # it was not begun
+                raise
         return None
 
     def end(
@@ -300,6 +325,21 @@ class Job:
         """Whether a step was begun whose result nobody knows."""
         return self._open is not None and self._open.effect != "pure"
 
+    def _diverge(self, before: Step, intent: stepping.Intent) -> None:
+        """This attempt goes another way than the one that it continues: nothing recorded from here on is its own.
+
+        Raises Diverged when some of that must not be done twice: that is for a person to judge.
+        """
+        lost = [step for number, step in self._recorded.items() if number >= intent.number]
+        self._recorded = {number: step for number, step in self._recorded.items() if number < intent.number}
+        if any(step.effect == "once" and not _was_refused(step) for step in lost):
+            raise Diverged(
+                "step.diverged",
+                f"Step {intent.number} was {before.name} before and would be {intent.name} now; what followed must not "
+                "be done twice.",
+                "Look at the steps of the attempts, then requeue or cancel the task.",
+            )
+
     def _replay(self, intent: stepping.Intent, before: Step) -> None:
         # The result is copied into this attempt, so that the next one can continue from here too; it cost nothing now.
         copied = replace(intent, effect=before.effect, worst_micros=0, aid_micros=0)
@@ -340,7 +380,25 @@ class Job:
         return settled
 
 
-def _accepted(result: Any) -> Any:
+def _is_same(before: Step, intent: stepping.Intent) -> bool:
+    """Whether a recorded step is the one that is begun now.
+
+    Of a model's only the place counts: a continued attempt goes on with the replies that there are, whoever gave them
+    and whatever the prompt would be by now. A tool's has the same arguments; those of a refused one are not kept.
+    """
+    if before.kind != intent.kind:
+        return False
+    if intent.kind == "model":
+        return True
+    same = sha256(intent.arguments.encode()).hexdigest() == before.digest
+    return before.name == intent.name and (same or _was_refused(before))
+
+
+def _was_refused(step: Step) -> bool:
+    return isinstance(step.result, dict) and isinstance(step.result.get(REFUSED), dict) and len(step.result) == 1
+
+
+def accepted(result: Any) -> Any:
     """A recorded reply; a recorded refusal is raised again."""
     if isinstance(result, dict) and isinstance(result.get(REFUSED), dict) and len(result) == 1:
         told = result[REFUSED]

@@ -64,6 +64,9 @@ def save(folder: Path, provider: str, secret: str) -> Path:
         raise Invalid("key.text", "That is no API key: one word of ASCII characters is.", "Copy it again.", field="key")
     path = _path(folder, provider)
     path.parent.mkdir(mode=0o700, exist_ok=True)
+    ignored = path.with_name(".gitignore")
+    if not ignored.exists():
+        ignored.write_text("*\n", encoding="utf-8")  # a village may lie in a repository, and a key must not
     new = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         os.fchmod(file.fileno(), 0o600)

@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import define, frozen
 
+from vivarium_kernel.amounts import money_text
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, OverBudget
 from vivarium_kernel.records import Actor, Transfer
 from vivarium_kernel.store import Tx, View, json_list
@@ -226,7 +227,7 @@ class Books:
         budget = self.budget(scope, currency)
         left = budget.cap - budget.reserved - budget.spent if budget is not None else cap
         if left is not None and micros > left and self._made(key) is None:
-            raise _over_cap(scope, currency, left, micros)
+            raise _over_cap(scope, currency, left, micros, (cap or 0) if budget is None else budget.cap)
 
     # Budgets
 
@@ -254,7 +255,7 @@ class Books:
         budgets = [(scope, self.budget(scope, currency)) for scope in scopes]
         for scope, budget in budgets:
             if budget is not None and budget.reserved + budget.spent + micros > budget.cap:
-                raise _over_cap(scope, currency, budget.cap - budget.reserved - budget.spent, micros)
+                raise _over_cap(scope, currency, budget.cap - budget.reserved - budget.spent, micros, budget.cap)
         for _, budget in budgets:
             if budget is not None:
                 self._change(budget, micros, 0)
@@ -290,14 +291,18 @@ class Books:
             budget.aim(cap)
 
 
-def _over_cap(scope: str, currency: str, left: int, micros: int) -> OverBudget:
+def _over_cap(scope: str, currency: str, left: int, micros: int, cap: int) -> OverBudget:
     return OverBudget(
         "budget.cap",
-        f"The budget {scope} has {left} millionths of {currency} left; {micros} are needed.",
-        "Wait for what is reserved to come back, or raise the cap.",
+        f"The budget {scope} has {money_text(left)} {currency} left of {money_text(cap)}; "
+        f"{money_text(micros)} is needed.",
+        "Wait for what is reserved to come back, or raise the cap."
+        if micros <= cap
+        else "It never fits: raise the cap, or post the task with a smaller budget.",
         scope=scope,
         requested=micros,
         remaining=left,
+        cap=cap,
     )
 
 

@@ -26,8 +26,7 @@ class Meter:
 def check(tx: Tx, resident: str, meter: Meter) -> None:
     """Raise RateLimited if one more call of this resident would pass a limit."""
     if meter.concurrency is not None:
-        row = tx.row("SELECT count(*) FROM steps WHERE meter = ? AND state = 'intended' AND meter_day >= ?",
-                     (resident, tx.day - 1))  # fmt: skip
+        row = tx.row("SELECT count(*) FROM steps WHERE meter = ? AND state = 'intended'", (resident,))
         if row is not None and row[0] >= meter.concurrency:
             raise RateLimited(
                 "meter.concurrency",

@@ -121,8 +121,10 @@ async def _answered(job: Job, request: Request, provider: Provider, terms: _Term
     try:
         reply = await _in_time(provider, request if request.key else evolve(request, key=job.step_key(job.number)))
     except ProviderFault as fault:
-        state, spent = ("unknown", terms.worst_micros) if fault.started else ("void", 0)
-        job.end(state, {"fault": fault.reason, "kind": fault.kind}, spent_micros=spent, prompt=terms.prompt)
+        state, spent, aid = ("unknown", terms.worst_micros, terms.aid_worst_micros) if fault.started else ("void", 0, 0)
+        job.end(
+            state, {"fault": fault.reason, "kind": fault.kind}, spent_micros=spent, aid_micros=aid, prompt=terms.prompt
+        )  # fmt: skip
         if circuit.failed(job.now(), fault.reason):
             job.note_circuit(request.model, fault.reason)
         raise

@@ -7,6 +7,7 @@ Task files, the command line and the API all ask :func:`validate`; it reads no d
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -170,9 +171,52 @@ def _data(value: Any) -> Iterator[Problem]:
         return
     found = list(_json(value, 0))
     yield from found[:20]
+    if not found:
+        yield from _known_data(value)
     if not found and (size := _size(value)) > MOST_CHARACTERS:
         message = f"must have at most {MOST_CHARACTERS:,} characters, not {size:,}"
         yield Problem("", quoted(value), message, "put long material into a file")
+
+
+def _known_data(value: Mapping[str, Any]) -> Iterator[Problem]:
+    """What the kernel itself reads of it: a schema that the answer must fit, and how many citations must hold."""
+    if "schema" in value:
+        fault = schema_problem(value["schema"])
+        if fault:
+            yield Problem("schema", quoted(value["schema"]), fault, "write a JSON Schema (draft 2020-12)")
+    if "citations" in value:
+        yield from (problem.below("citations") for problem in between(0, 500, whole=True)(value["citations"]))
+
+
+def schema_problem(schema: object) -> str:
+    """Why this is no JSON Schema that an answer could be held against; empty when it is one."""
+    from jsonschema import Draft202012Validator, SchemaError  # costs 60 ms, and few tasks have one
+
+    if not isinstance(schema, Mapping):
+        return "must be a table"
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return f"is no JSON Schema: at {error.json_path}: {error.message[:200]}"
+    return next(iter(_unreadable(schema)), "")
+
+
+def _unreadable(part: object) -> Iterator[str]:
+    """References to elsewhere, which nobody fetches, and patterns that are none."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
+                yield f"refers to {quoted(value)}, and nothing is fetched from elsewhere"
+            elif key == "pattern" and isinstance(value, str):
+                try:
+                    re.compile(value)
+                except re.error as error:
+                    yield f"has the pattern {quoted(value)}, which is none: {error}"
+            else:
+                yield from _unreadable(value)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            yield from _unreadable(value)
 
 
 def _json(value: Any, depth: int) -> Iterable[Problem]:  # noqa: PLR0911 - one a type

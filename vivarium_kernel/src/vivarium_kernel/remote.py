@@ -28,7 +28,7 @@ from vivarium_kernel.calls import Hooks
 from vivarium_kernel.circuit import Circuit
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.cycle import Rules
-from vivarium_kernel.errors import Conflict, LeaseLapsed, NotFound, StoreError, VivariumError
+from vivarium_kernel.errors import Conflict, Forbidden, Invalid, LeaseLapsed, NotFound, StoreError, VivariumError
 from vivarium_kernel.health import Health
 from vivarium_kernel.jobs import Ready
 from vivarium_kernel.models import Closing, Provider, Tool, unknown_provider
@@ -288,6 +288,8 @@ class Worker:
         ready = Ready(claimed, claim.sections, None, claim.entitlement, claim.recorded, tools)
         rules, chosen = Rules(models=self.place.settings.models), Route(claim.model, claim.instead_of)
         job, outcome = await cycle.execute(self._hooks, ready, link, rules, time.monotonic, chosen)
+        with contextlib.suppress(Conflict, Forbidden, Invalid):
+            await job.recorded()  # the village knows what it refused, and judges the outcome by it
         return await job.finish(Settlement(claim.attempt, holder, "accepted", outcome=outcome))
 
     # What runs beside the residents

@@ -6,7 +6,7 @@ A round reads one snapshot, lets each resident weigh its slice of the window, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import frozen
 from msgspec import Struct
@@ -87,6 +87,7 @@ class Rounds:
         self._free: dict[str, tuple[int, int]] = {}  # resident -> (free cycles in a row, rests until this hour)
         self._guarded: dict[str, float] = {}  # kind of subject -> until when tasks that need it judged are left alone
         self.refusals: dict[str, str] = {}  # task -> why nobody took it, as far as this process has seen
+        self._kept_back = False  # the last look left tasks alone whose model failed again and again
 
     async def claim(self, resident: str, seat: Seat | None = None) -> Won:
         """Wait until this resident has a task. Cancelling it takes the resident out of the rounds."""
@@ -150,8 +151,8 @@ class Rounds:
 
     @property
     def resting(self) -> bool:
-        """Whether somebody who waits rests, and may take in an hour what nobody takes now."""
-        return any(waiting.rests for waiting in self._waiting.values())
+        """Whether somebody may take later what nobody takes now: who rests, or wants a model that is left alone."""
+        return self._kept_back or any(waiting.rests for waiting in self._waiting.values())
 
     @property
     def waiting(self) -> int:
@@ -191,6 +192,7 @@ class Rounds:
             if not looking:
                 return 0
             residents, resting = _residents(view, looking, times.hour(view.now))
+            self._kept_back = False
             for waiting in looking:
                 waiting.rests = waiting.name in resting
             hooks = self._village.hooks
@@ -342,11 +344,27 @@ class Rounds:
         tasks = [t for t in tasks if not (t.declined and name in t.declined)]
         if self._guarded:
             tasks = [t for t in tasks if not self._is_guarded(t)]
+        alone = self._village.left_alone()
+        if alone:
+            tasks = self._with_a_model(resident, tasks, alone)
         weighed = weigh(self._village.hooks, view, resident, tasks, self._village.settings, self.refusals)
         for task_id, reasons in weighed.refused.items():
             if len(self.refusals) < 10_000:
                 self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
         return weighed
+
+    def _with_a_model(self, resident: Resident, tasks: list[Task], alone: Mapping[str, float]) -> list[Task]:
+        """Tasks but those of models that are left alone for a while: to claim them would only put them back."""
+        default = self._village.settings.model
+        kept = []
+        for task in tasks:
+            model = task.model or resident.model or default
+            if task.mode == "llm" and model in alone:
+                self.refusals[task.id] = f"{model} failed again and again; it is tried in {alone[model]:.0f} s"
+            else:
+                kept.append(task)
+        self._kept_back |= len(kept) < len(tasks)
+        return kept
 
     def _activity(self, view: View, resident: Resident) -> list[NewTask]:
         """A free-time task for a resident who found nothing, chosen by the same filter and scores."""
@@ -388,13 +406,18 @@ def steps_to_replay(view: View, claimed: Claimed) -> list[Step]:
     while number is not None:
         before = board.attempt(view, number)
         same = same and before.resident == claimed.resident.name
-        for step in board.steps_as_they_were(view, number):
-            if step.state == "done":
-                steps.setdefault(step.number, step)
+        older = {step.number: step for step in board.steps_as_they_were(view, number) if step.state == "done"}
+        if any(_went_another_way(steps[each], older[each]) for each in steps.keys() & older.keys()):
+            break  # what the older one did behind that is no part of this
+        steps = older | steps
         number = before.continues  # it may have ended before it had copied what it replayed
     if not same and not any(step.effect == "once" for step in steps.values()):
         return []
     return [steps[number] for number in sorted(steps)]
+
+
+def _went_another_way(step: Step, older: Step) -> bool:
+    return (step.kind, step.name, step.result) != (older.kind, older.name, older.result)
 
 
 def _residents(view: View, looking: Sequence[_Waiting], hour: int) -> tuple[dict[str, Resident], set[str]]:

@@ -180,14 +180,16 @@ class Retries:
 
 
 CLASSES = ("small", "medium", "large")
-_MODEL = matching(r"[a-z][a-z0-9_-]*:[!-~]{1,200}", "PROVIDER:NAME", 'such as "scripted:echo"')
+_NAMED = r"[a-z][a-z0-9_-]*:[!-~]{1,200}"
+_MODEL = matching(_NAMED, "PROVIDER:NAME", 'such as "scripted:echo"')
+_WISH = matching(_NAMED, "PROVIDER:NAME, small, medium, large or auto", 'such as "scripted:echo"')
 
 
 def _model_wish(value: Any) -> Any:
     if not isinstance(value, str):
-        return _MODEL(value)
+        return _WISH(value)
     named = [name.strip() for name in value.split(",")]
-    return [problem for name in named if name not in (*CLASSES, "auto") for problem in _MODEL(name)]
+    return [problem for name in named if name not in (*CLASSES, "auto") for problem in _WISH(name)]
 
 
 def _model_class(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from vivarium_kernel import holds, meters
+from vivarium_kernel.amounts import money_text
 from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget, RateLimited
 from vivarium_kernel.meters import Meter
 from vivarium_kernel.records import Effect
@@ -147,9 +148,8 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             answers.append(
                 OverBudget(
                     "budget.step",
-                    f"Step {intent.number} of attempt {intent.attempt} may cost {intent.worst_micros} millionths of "
-                    "usd; "
-                    f"{left} are left of its budget.",
+                    f"Step {intent.number} of attempt {intent.attempt} may cost {money_text(intent.worst_micros)} usd; "
+                    f"{money_text(left)} is left of its budget.",
                     "Give the task a larger budget (--max), or use a cheaper model.",
                     scope=f"task:{intent.task}",
                     requested=intent.worst_micros,
@@ -318,9 +318,12 @@ def _hold_aid(tx: Tx, intent: Intent) -> int:
     )  # fmt: skip
 
 
-def settle_aid(tx: Tx, hold: int, micros: int, resident: str) -> None:
-    """Pay what a call used in ``aid`` to the commons; the rest of its hold returns."""
-    payees = [("commons", micros)] if micros else []
+def settle_aid(tx: Tx, hold: int, micros: int | None, resident: str) -> None:
+    """Pay what a call used in ``aid`` to the commons, at most what was held; the rest returns. None is all of it."""
+    row = tx.row("SELECT micros FROM holds WHERE id = ?", (hold,))
+    held = row[0] if row else 0
+    used = held if micros is None else min(micros, held)
+    payees = [("commons", used)] if used else []
     holds.settle_hold(tx, hold, payees, owner="kernel", reason="purchase_compute", actor=f"resident:{resident}")
 
 
@@ -339,8 +342,7 @@ def charge_unknown(tx: Tx, attempt: int, resident: str, task: str) -> tuple[int,
         if worst:
             pay(tx, attempt, number, worst, name.partition(":")[0], task)
         if hold is not None:
-            row = tx.row("SELECT micros FROM holds WHERE id = ?", (hold,))
-            settle_aid(tx, hold, row[0] if row else 0, resident)
+            settle_aid(tx, hold, None, resident)
         charged += worst
         effects.append(effect)
         tx.log.add(

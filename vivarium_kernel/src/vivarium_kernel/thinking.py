@@ -17,9 +17,9 @@ from attrs import define, field, frozen
 
 from vivarium_kernel import model_calls
 from vivarium_kernel.actions import action_name
-from vivarium_kernel.errors import LeaseLapsed, RateLimited, StoreError, VivariumError
-from vivarium_kernel.jobs import Job
-from vivarium_kernel.models import Message, ProviderFault, Reply, Request, ToolCall
+from vivarium_kernel.errors import Invalid, LeaseLapsed, RateLimited, StoreError, VivariumError
+from vivarium_kernel.jobs import Diverged, Job
+from vivarium_kernel.models import Message, ProviderFault, Reply, Request, Tool, ToolCall
 from vivarium_kernel.problems import near
 from vivarium_kernel.prompting import marked, messages_of
 from vivarium_kernel.records import Outcome, Usage
@@ -123,11 +123,10 @@ async def _asked(job: Job, request: Request, left: float, limits: Limits) -> Rep
 
 
 def _request(job: Job, thought: Thought, schema: Mapping[str, Any] | None, seconds: float) -> Request:
-    tools = () if job.entitlement.tool_calls == 0 else job.tools
     return Request(
         job.model,
         tuple(thought.messages),
-        tools,
+        _tools(job),
         schema,
         job.models.max_tokens,
         seconds,
@@ -194,25 +193,46 @@ def _count(job: Job, thought: Thought, call: ToolCall) -> bool:
 
 
 async def _use(job: Job, call: ToolCall) -> tuple[str, bool]:
-    """What a tool answered, as the model is told it, and whether it went well. A refusal is told and is no fault."""
-    names = [tool.name for tool in job.tools]
-    if call.name not in names:
-        meant = near(call.name, names)
-        known = f"Did you mean {meant}?" if meant else f"There are: {', '.join(names) or 'none'}."
-        return _told("tool.unknown", f"there is no tool {call.name!r:.100}", known), False
+    """What a tool answered, as the model is told it, and whether it went well. A refusal is told and is no fault.
+
+    Each call is one step, also one that can't be: so a continued attempt finds everything at its number.
+    """
     try:
-        arguments = json.loads(call.arguments or "{}", strict=False)
-    except (ValueError, RecursionError) as error:
-        return _told("tool.arguments", f"the arguments are not JSON: {error}", "Write them as one JSON object."), False
-    if not isinstance(arguments, dict):
-        return _told("tool.arguments", "the arguments are not a JSON object", "Write them as one JSON object."), False
-    try:
+        try:
+            arguments = _arguments(job, call)
+        except Invalid as error:
+            await job.refuse(action_name(call.name)[:100], error)
+            raise
         reply = await job.act(action_name(call.name), arguments)
-    except (LeaseLapsed, StoreError, RateLimited):
+    except (LeaseLapsed, StoreError, RateLimited, Diverged):
         raise
     except VivariumError as error:
         return _told(error.rule, error.message, error.next_step), False
     return _shown(reply, call.name), True
+
+
+def _arguments(job: Job, call: ToolCall) -> dict[str, Any]:
+    """The arguments of a call of a tool that there is; raises Invalid."""
+    names = [tool.name for tool in _tools(job)]
+    # What was used before is used again, whatever there is by now.
+    if call.name not in names and not job.has_recorded(action_name(call.name)):
+        meant = near(call.name, names)
+        known = f"Did you mean {meant}?" if meant else f"There are: {', '.join(names) or 'none'}."
+        raise Invalid("tool.unknown", f"there is no tool {call.name!r:.100}", known)
+    try:
+        found = json.loads(call.arguments or "{}", strict=False)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(
+            "tool.arguments", f"the arguments are not JSON: {error}", "Write them as one JSON object."
+        ) from error
+    if not isinstance(found, dict):
+        raise Invalid("tool.arguments", "the arguments are not a JSON object", "Write them as one JSON object.")
+    return found
+
+
+def _tools(job: Job) -> Sequence[Tool]:
+    """What the model is offered: nothing to a resident who may run no tool."""
+    return () if job.entitlement.tool_calls == 0 else job.tools
 
 
 def _told(rule: str, message: str, next_step: str) -> str:

@@ -196,6 +196,15 @@ class Village:
         """The breaker of a model in this process."""
         return self._circuits.setdefault(model, Circuit())
 
+    def left_alone(self) -> dict[str, float]:
+        """The models that are left alone now because they failed, with the seconds until one call is tried."""
+        now = self.clock.monotonic()
+        return {
+            model: circuit.open_until - now
+            for model, circuit in self._circuits.items()
+            if circuit.is_open and (circuit.probing or circuit.open_until > now)
+        }
+
     def tools(self) -> tuple[Tool, ...]:
         """What residents may use as tools now, in the order of their names."""
         from vivarium_kernel.actions import tools_of_residents

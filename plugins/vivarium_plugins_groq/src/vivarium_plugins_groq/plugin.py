@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, le
+from vivarium_kernel.clock import SimulatedLoop
 
-from vivarium_kernel import Plugin
+from vivarium_kernel import Plugin, hookimpl
 
 HOME = "https://api.groq.com"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -48,3 +51,9 @@ class Groq(Plugin):
 
     name = "groq"
     Config = GroqConfig
+
+    @hookimpl
+    async def startup(self) -> None:
+        """Import the tables of prices in a thread: the first call asks for them on the loop, and all would wait."""
+        if not isinstance(asyncio.get_running_loop(), SimulatedLoop):  # no thread can wake a simulation
+            await asyncio.to_thread(import_module, "genai_prices.data")

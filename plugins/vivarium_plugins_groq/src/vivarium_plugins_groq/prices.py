@@ -8,6 +8,7 @@ from typing import Any
 
 from vivarium_kernel import Price
 
+_BY_TOKENS = ("input_mtok", "output_mtok", "cache_read_mtok")
 # US dollars for a million tokens read, written, and read from the cache: for models that genai-prices may not know yet.
 _KNOWN = {
     "openai/gpt-oss-120b": ("0.15", "0.60", None),
@@ -23,6 +24,9 @@ def price_of(model: str) -> Price | None:
     info = None if found is None else found.find_model(model)
     if info is not None:
         rates = info.get_prices(datetime.now(UTC))
+        told = {name for name, rate in vars(rates).items() if rate is not None and not name.startswith("_")}
+        if told.difference(_BY_TOKENS):
+            return None  # it costs by something else too, such as by the request: a cap would not hold
         read, written = _most(rates.input_mtok), _most(rates.output_mtok)
         if read is not None and written is not None:
             return _price(read, written, _most(rates.cache_read_mtok))

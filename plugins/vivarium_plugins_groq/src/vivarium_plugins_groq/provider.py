@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vivarium_kernel import ModelInfo, NotFound, Place, Price, ProviderFault, Reply, Request, VivariumError
@@ -24,7 +25,6 @@ LONGEST_WAIT_SECONDS = 60.0  # for longer a task waits better than a call
 FIRST_PAUSE_SECONDS = 0.5  # it doubles, where the server does not say how long
 CONNECT_SECONDS = 10.0
 LIST_SECONDS = 10.0
-MOST_BYTES = 32_000_000
 _RETRIED = ("rate_limited", "overloaded")
 
 
@@ -95,6 +95,7 @@ class GroqProvider:
         timing, sent = asyncio.timeout(left), False
         try:
             async with timing, self._slots:
+                await self._import()
                 key = self._current_key()
                 limit = self._limit(request.name)
                 limit.take(self._now())
@@ -121,7 +122,7 @@ class GroqProvider:
         import groq
         import httpx
 
-        length, begun = 0, False
+        begun = False
         fault: Exception
         try:
             async with sending as response:
@@ -129,10 +130,6 @@ class GroqProvider:
                 if limit is not None:
                     limit.learn(response.headers, self._now())
                 async for data in response.iter_bytes():
-                    length += len(data)
-                    if length > MOST_BYTES:
-                        said = f"Groq's answer is longer than {MOST_BYTES:,} bytes"
-                        raise ProviderFault(said, started=True, kind="nonsense")
                     take(data)
                 return
         except groq.APIStatusError as error:
@@ -153,6 +150,7 @@ class GroqProvider:
         page: list[bytes] = []
         try:
             async with asyncio.timeout(LIST_SECONDS):
+                await self._import()
                 listing = self._connected(key).models.with_streaming_response.list()
                 await self._read(listing, key, None, page.append)
         except TimeoutError:
@@ -188,15 +186,22 @@ class GroqProvider:
     def _limit(self, model: str) -> Limit:
         return self._limits.setdefault(model, Limit())
 
+    async def _import(self) -> None:
+        """Import the client before the first call, in a thread: all else would wait for it."""
+        if self._client is None:
+            await asyncio.to_thread(import_module, "groq.resources.chat")
+
     def _connected(self, key: str) -> AsyncGroq:
         if self._client is None:
             import httpx
             from groq import AsyncGroq
 
+            from vivarium_plugins_groq.bounding import bound
             from vivarium_plugins_groq.pools import Pools
 
             # An answer that leads elsewhere is not followed: the key goes to its server alone.
-            http = httpx.AsyncClient(transport=Pools(), follow_redirects=False)
+            hooks = {"response": [bound]}
+            http = httpx.AsyncClient(transport=Pools(), follow_redirects=False, event_hooks=hooks)
             self._client = AsyncGroq(
                 api_key=key, base_url=self._config.base_url, max_retries=0, http_client=http,
                 timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),

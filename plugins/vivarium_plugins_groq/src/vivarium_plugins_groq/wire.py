@@ -89,7 +89,7 @@ class Stream:
 
     say: Callable[[str], None]
     key: str = field(repr=False)
-    _rest: bytes = b""
+    _rest: list[bytes] = field(factory=list)  # of a line whose end has not come
     _texts: list[str] = field(factory=list)
     _calls: dict[int, dict[str, str]] = field(factory=dict)
     _usage: Any = None
@@ -99,7 +99,12 @@ class Stream:
 
     def feed(self, data: bytes) -> None:
         """Take up the next bytes; raises ProviderFault for what can't be read."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        first, *more = data.split(b"\n")
+        self._rest.append(first)
+        if not more:
+            return
+        *lines, rest = b"".join(self._rest), *more
+        self._rest = [rest]
         for line in lines:
             if line.startswith(b"data:"):
                 self._event(line[5:].strip())

@@ -17,6 +17,7 @@ _LEAST = re.compile(rf"\b(?:at least|no fewer than|not fewer than|minimum of)\s+
 _EXACTLY = re.compile(rf"\bexactly\s+([\d,]+)\s+{_UNITS}\b", re.I)
 _MORE = re.compile(rf"\b(?:more|longer) than\s+([\d,]+)\s+{_UNITS}\b", re.I)
 _FEWER = re.compile(rf"\b(?:fewer|less) than\s+([\d,]+)\s+{_UNITS}\b", re.I)
+_END = re.compile(r"(?<![.!?])[.!?]++(?:\s|$)")  # from the first of its marks alone: a result may have a million
 _QUOTED = re.compile(r"\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|«([^»\n]{1,200})»")
 
 
@@ -54,7 +55,7 @@ def count(text: str, unit: str) -> int:
             return len(text.strip())
         case "line":
             return sum(bool(line.strip()) for line in text.splitlines())
-    return sum(bool(part.strip()) for part in re.split(r"[.!?]+(?:\s|$)", text))
+    return sum(bool(part.strip()) for part in _END.split(text))
 
 
 def _of_constraint(limit: str, text: str) -> list[str] | None:

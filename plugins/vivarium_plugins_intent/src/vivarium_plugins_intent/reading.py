@@ -6,20 +6,22 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from vivarium_kernel.commands.places import protected_name
+
 from vivarium_kernel import Invalid, NotFound
 
 MOST_FILES = 100
 MOST_LOOKED_AT = 20_000
 SHOWN_CHARACTERS = 60_000  # of all files together
-# What the village itself is made of, and its keys: no plan needs them, and no model may read them.
-_OWN_NAMES, _OWN_BEGINNING = ("plugins.json", "keys"), "vivarium."
+# What the village itself is made of, besides what no command may read either: no plan needs it.
+_OWN_NAME, _OWN_BEGINNING = "plugins.json", "vivarium."
 
 
 def read(folder: Path, pattern: str, characters: int) -> list[tuple[str, str]]:
     """The files below ``folder`` whose path fits, each with its first ``characters``; in the order of their paths.
 
-    ``*`` stands for folders too. Hidden files, links and the village's own files are left out. Raises Invalid for a
-    pattern that leads outside or fits too many, NotFound for one that fits none.
+    ``*`` stands for folders too. Hidden files, links, keys and the village's own files are left out. Raises Invalid for
+    a pattern that leads outside or fits too many, NotFound for one that fits none.
     """
     if pattern.startswith("/") or ".." in pattern.split("/"):
         raise Invalid("plan.files", f"{pattern!r} leads out of the village's folder.",
@@ -52,9 +54,11 @@ def _fitting(folder: Path, pattern: str) -> list[str]:
 
 
 def _is_open(name: str, at_top: bool) -> bool:
-    if at_top and (name in _OWN_NAMES or name.startswith(_OWN_BEGINNING)):
+    """Whether a model may read it. Keys are kept out wherever they lie, and however they are written."""
+    low = name.lower()
+    if at_top and (low == _OWN_NAME or low.startswith(_OWN_BEGINNING)):
         return False
-    return not name.startswith(".")
+    return not (low.startswith(".") or protected_name(low))
 
 
 def _is_plain(path: Path) -> bool:

@@ -15,6 +15,7 @@ from attrs import frozen
 MOST_SUBTASKS = 5
 LONG_CHARACTERS, MANY_NEWLINES, MANY_MARKS, SIGNS_NEEDED = 220, 2, 2, 2
 CLAUSE_WORDS = 3  # a clause has at least so many words
+MANY_PIECES = 100
 HEAD_WORDS = 4  # a sentence that says "must" among its first words is a limit, and no step
 
 Kind = Literal["step", "constraint", "preference", "anti_goal"]
@@ -23,13 +24,16 @@ _SEQUENCE = re.compile(
     r"\b(?:first(?:ly)?|then|next|after that|afterwards|second(?:ly)?|third(?:ly)?|finally|lastly|step \d+)\b", re.I
 )
 _JOINS = re.compile(r"\b(?:and|but|while|plus|as well as)\b", re.I)
+# White space is taken whole and from its beginning alone, so that a run of it is gone through once: this is done in a
+# transaction that others wait for.
+_BLANK = r"(?<!\s)\s++"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _CUT = re.compile(
-    r"(?<=[.!?;])\s+|\n+\s*|,\s+(?=(?:and\s+)?(?:then|next|after that|afterwards|finally|lastly)\b)|"
-    r"\s+(?=(?:and\s+then|after that|afterwards)\b)",
+    r"(?<=[.!?;])\s++|\n++\s*+|,\s++(?=(?:and\s++)?(?:then|next|after that|afterwards|finally|lastly)\b)|"
+    rf"{_BLANK}(?=(?:and\s++then|after that|afterwards)\b)",
     re.I,
 )
-_CLAUSE_CUT = re.compile(r",\s+(?=\w)|\s+(?=(?:and|as well as)\s)", re.I)
+_CLAUSE_CUT = re.compile(rf",\s++(?=\w)|{_BLANK}(?=(?:and|as well as)\s)", re.I)
 _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("anti_goal", re.compile(r"\b(?:do not|don't|never|must not|mustn't|should not|shouldn't|avoid)\b", re.I)),
     ("preference", re.compile(r"\b(?:prefer|preferably|ideally|if possible|if you can)\b", re.I)),
@@ -72,6 +76,8 @@ def pieces(text: str) -> list[str]:
     found = _joined(_cut(text, _CUT))
     if len(found) < 2:
         found = _joined(_cut(text, _CLAUSE_CUT))
+    while len(found) > MANY_PIECES:  # to look for the shortest of thousands, time and again, takes seconds
+        found = [" ".join(found[at : at + 2]) for at in range(0, len(found), 2)]
     while len(found) > MOST_SUBTASKS:
         place = min(range(len(found) - 1), key=lambda at: len(found[at]) + len(found[at + 1]))
         found[place : place + 2] = [f"{found[place]} {found[place + 1]}"]
@@ -126,10 +132,14 @@ def _cut(text: str, places: re.Pattern[str]) -> list[str]:
 
 def _joined(parts: Sequence[str]) -> list[str]:
     """Parts of a few words belong to the one before them, or to the one behind if they are the first."""
-    found: list[str] = []
+    found: list[list[str]] = []
+    words = 0  # of the last one
     for part in parts:
-        if found and min(len(part.split()), len(found[-1].split())) < CLAUSE_WORDS:
-            found[-1] = f"{found[-1]} {part}"
+        count = len(part.split())
+        if found and min(count, words) < CLAUSE_WORDS:
+            found[-1].append(part)
+            words += count
         else:
-            found.append(part)
-    return found
+            found.append([part])
+            words = count
+    return [" ".join(each) for each in found]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from vivarium_kernel import Plugin
+import asyncio
+from importlib import import_module
+
+from vivarium_kernel.clock import SimulatedLoop
+
+from vivarium_kernel import Plugin, hookimpl
 from vivarium_plugins_openai.settings import OpenAIConfig
 
 
@@ -11,3 +16,13 @@ class OpenAI(Plugin):
 
     name = "openai"
     Config = OpenAIConfig
+
+    @hookimpl
+    async def startup(self) -> None:
+        """Import the tables of prices in a thread: the first call asks for them on the loop, and all would wait."""
+        config: OpenAIConfig = self.config
+        servers = (config.server("")[2], *config.servers.values())
+        if isinstance(asyncio.get_running_loop(), SimulatedLoop):
+            return  # no thread can wake a simulation
+        if any(server.prices not in ("", "free") for server in servers):
+            await asyncio.to_thread(import_module, "genai_prices.data")

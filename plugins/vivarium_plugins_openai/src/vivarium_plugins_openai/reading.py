@@ -24,7 +24,6 @@ Finish = Literal["stop", "tool_calls", "length"]
 class _Call:
     """A tool call whose pieces still come."""
 
-    place: Any
     id: str = ""
     name: str = ""
     arguments: list[str] = field(factory=list)
@@ -36,6 +35,7 @@ class Answer:
 
     texts: list[str] = field(factory=list)
     calls: list[_Call] = field(factory=list)
+    _latest: dict[str, _Call] = field(factory=dict)  # by number: to search through all for each piece could take hours
     finish: str = ""
     model: str = ""
     usage: Usage | None = None
@@ -120,13 +120,12 @@ class Answer:
 
     def _open_call(self, call: Mapping[str, Any], function: Mapping[str, Any]) -> _Call:
         """The call that a piece goes on with, or a new one: some servers number none, or all of them 0."""
-        place, given = call.get("index"), call.get("id")
-        same = [each for each in self.calls if each.place == place]
-        last = same[-1] if same else None
+        place, given = repr(call.get("index")), call.get("id")
+        last = self._latest.get(place)
         other_id = last is not None and bool(given) and bool(last.id) and given != last.id
         whole_again = last is not None and not given and bool(function.get("name")) and bool(last.name)
         if last is None or other_id or whole_again:
-            last = _Call(place)
+            last = self._latest[place] = _Call()
             self.calls.append(last)
         return last
 

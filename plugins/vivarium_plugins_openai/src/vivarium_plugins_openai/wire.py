@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vivarium_kernel import ModelInfo, NotFound, ProviderFault, Reply, Request, VivariumError
@@ -80,7 +81,7 @@ class Wire:
     async def text(self, method: str, url: str, body: object = None) -> str:
         """The text at a whole URL of this server. Raises ProviderFault, or Invalid. To be told something costs nothing,
         so that no fault of it says that it did."""
-        key, headers = self._credential()
+        key, headers = await self._credential()
         try:
             async with asyncio.timeout(LIST_SECONDS):
                 content: bytes = (await self._sent(method, url, body, headers, LIST_SECONDS)).content
@@ -100,7 +101,7 @@ class Wire:
             await client.close()
 
     async def _completed(self, body: Mapping[str, Any], request: Request) -> Reply:
-        key, headers = self._credential()
+        key, headers = await self._credential()
         answer = Answer()
         url = f"{self.base_url}/chat/completions"
         try:
@@ -152,6 +153,8 @@ class Wire:
             import httpx2
             from openai import AsyncOpenAI, DefaultAioHttpClient, Omit
 
+            from vivarium_plugins_openai.bounding import bound
+
             limits = httpx2.Limits(
                 max_connections=self._connections, max_keepalive_connections=self._connections,
                 keepalive_expiry=KEPT_SECONDS,
@@ -164,15 +167,16 @@ class Wire:
                 default_headers={"OpenAI-Organization": Omit(), "OpenAI-Project": Omit(), **self._headers},  # type: ignore[dict-item]
                 # A proxy of the environment can't reach what is on this machine.
                 http_client=DefaultAioHttpClient(
-                    limits=limits, follow_redirects=False, mounts={f"all://{host}": None for host in LOOPBACK}
+                    limits=limits,
+                    follow_redirects=False,
+                    mounts={f"all://{host}": None for host in LOOPBACK},
+                    event_hooks={"response": [bound]},
                 ),
             )
         return self._client
 
-    def _credential(self) -> tuple[str | None, dict[str, Any]]:
+    async def _credential(self) -> tuple[str | None, dict[str, Any]]:
         """The key and the header that carries it. Raises ProviderFault where the server wants one and none is set."""
-        from openai import Omit
-
         key = self._key()
         if key is None:
             if not self._keyless:
@@ -180,11 +184,20 @@ class Wire:
                     f"no key is set for {self.who}: set it by `vivarium key set`, or `keyless = true` if it needs none"
                 )
                 raise ProviderFault(told, started=False, kind="unauthorized")
+            await self._import()
+            from openai import Omit
+
             return None, {"Authorization": Omit()}
         if not (key.isascii() and key.isprintable()):
             told = f"the key of {self.who} has characters that no key has: set it again"
             raise ProviderFault(told, started=False, kind="unauthorized")
+        await self._import()
         return key, {"Authorization": f"Bearer {key}"}
+
+    async def _import(self) -> None:
+        """Import the SDK before the first call, in a thread: it takes half a second, in which all else would wait."""
+        if self._client is None:
+            await asyncio.to_thread(import_module, "openai")
 
     def _parsed(self, text: str | bytes, *, started: bool = True) -> Any:
         try:

@@ -6,7 +6,7 @@ import re
 
 from attrs import frozen
 
-_LINE = re.compile(r"^(vllm:[a-z0-9_]+)(?:\{[^}]*\})?\s+([0-9.eE+-]+)\s*$", re.MULTILINE)
+_LINE = re.compile(r"^(vllm:[a-z0-9_]+)(?:\{[^}\n]*\})?[ \t]+([0-9.eE+-]+)[ \t\r]*$", re.MULTILINE)
 
 
 @frozen

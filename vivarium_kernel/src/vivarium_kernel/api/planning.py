@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 from msgspec import Meta
 
 from vivarium_kernel import actions, board
@@ -67,4 +67,8 @@ async def _do(call: Call, verb: str, body: Any, key: str | None = None) -> actio
     except NotFound as error:
         raise NotFound("plan.plugin", "This village makes no plans: the plugin intent is not on.",
                        "Install vivarium-plugins-intent, or `vivarium plugins enable intent`.") from error  # fmt: skip
-    return await actions.perform(call.village, action, call.caller.actor, body, key)
+    actor = call.caller.actor
+    if actor.scope is not None and "plan" in actor.scope:
+        # Who may plan may do what planning is made of, through these routes.
+        actor = evolve(actor, scope=(*actor.scope, action.name))
+    return await actions.perform(call.village, action, actor, body, key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,45 +12,27 @@ from attrs import evolve
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from vivarium_kernel import actions, board, cycle, model_calls, people, routing, settling, stepping, village_time
-from vivarium_kernel.api import wire_writes
+from vivarium_kernel import cycle, routing, settling, village_time
+from vivarium_kernel.api import wire_attempts, wire_writes
 from vivarium_kernel.api.auth import caller_of
 from vivarium_kernel.api.operations import STREAM, Api, Call, Operation
 from vivarium_kernel.api.people_routes import QUIET_SECONDS, rest
 from vivarium_kernel.api.shapes import Nothing
-from vivarium_kernel.api.wire_shapes import (
-    Act,
-    Acted,
-    Claim,
-    ClaimReply,
-    ClaimRequest,
-    Ended,
-    Intent,
-    Join,
-    Joined,
-    Park,
-    Release,
-    Renewed,
-    Running,
-    Settle,
-    StepResult,
-    ToolShape,
-)
-from vivarium_kernel.api.wire_writes import GivingUp, Joining, Said
+from vivarium_kernel.api.wire_attempts import asked_route
+from vivarium_kernel.api.wire_shapes import Claim, ClaimReply, ClaimRequest, Join, Joined, Renewed, Running, ToolShape
+from vivarium_kernel.api.wire_writes import Joining
 from vivarium_kernel.claiming import Claimed, token_digest
-from vivarium_kernel.errors import Conflict, Invalid, StoreError, VivariumError
-from vivarium_kernel.jobs import Job, Ready
-from vivarium_kernel.links import LocalLink
-from vivarium_kernel.records import Entitlement, Resident, Task
+from vivarium_kernel.errors import Conflict, Forbidden, Invalid, StoreError, VivariumError
+from vivarium_kernel.jobs import Ready
+from vivarium_kernel.records import Entitlement, Outcome, Resident, Task
 from vivarium_kernel.rounds import Seat, Won
 from vivarium_kernel.routing import Route
+from vivarium_kernel.settings_record import CLASSES, Models
 from vivarium_kernel.settling import Settled, Settlement
-from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import View
 
 LOOK_SECONDS = 0.2  # how soon a worker hears that an act of its is to stop
 _encode = msgspec.json.Encoder().encode
-_ATTEMPT = "/wire/attempts/{attempt}"
 
 
 def operations() -> list[Operation]:
@@ -62,13 +43,7 @@ def operations() -> list[Operation]:
         Operation("POST /wire/workers/{worker}/leave", "Leave, giving back what still runs.", _leave, reply=Nothing),
         Operation("GET /wire/workers/{worker}/stops", "Hear what is to be stopped.", _stops, gives=STREAM),
         Operation("POST /wire/claims", "Wait for a task.", _claim, body=ClaimRequest, reply=ClaimReply),
-        Operation(f"POST {_ATTEMPT}/renew", "Renew an attempt's lease.", _renew, reply=Renewed),
-        Operation(f"POST {_ATTEMPT}/intent", "Say what is about to be done.", _intent, body=Intent, reply=Nothing),
-        Operation(f"POST {_ATTEMPT}/result", "Say what came of a step.", _result, body=StepResult, reply=Nothing),
-        Operation(f"POST {_ATTEMPT}/act", "Do an action as a step.", _act, body=Act, reply=Acted),
-        Operation(f"POST {_ATTEMPT}/park", "Park the task.", _park, body=Park, reply=Ended),
-        Operation(f"POST {_ATTEMPT}/release", "Give the task back.", _release, body=Release, reply=Ended),
-        Operation(f"POST {_ATTEMPT}/settle", "Hand in the outcome.", _settle, body=Settle, reply=Ended),
+        *wire_attempts.operations(),
     ]
 
 
@@ -137,7 +112,6 @@ def _running(view: View, worker: int) -> Running:
 
 async def _claim(call: Call) -> ClaimReply:
     asked: ClaimRequest = call.body
-    api = call.api
     with call.village.store.view() as view:
         wire_writes.check_worker(view, asked.worker, call.caller.actor)
         _check_resident(view, asked)
@@ -148,9 +122,9 @@ async def _claim(call: Call) -> ClaimReply:
         won = await _won(call, asked.resident, seat, until)
         if won is None:
             return ClaimReply(None)
-        ready = await _prepared(api, won)
+        ready = await _prepared(call, won)
         if ready is not None:
-            return ClaimReply(await _given(call, ready, secret))
+            return ClaimReply(await _given(call, *ready, secret))
 
 
 def _check_resident(view: View, asked: ClaimRequest) -> None:
@@ -210,17 +184,27 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-async def _prepared(api: Api, won: Won) -> Ready | None:
-    """The claim made ready for its act; None when safety ended it."""
+async def _prepared(call: Call, won: Won) -> tuple[Ready, Route] | None:
+    """The claim made ready for its act, and its model; None when safety or a model that may not be used ended it."""
+    api = call.api
     try:
         ready = await api.runtime.prepare(won)
+        if isinstance(ready, Settled):
+            api.runtime.count(ready)
+            return None
+        try:
+            return ready, cycle.route(won.claimed, ready.entitlement, api.runtime.rules)
+        except (Forbidden, Invalid) as error:
+            if won.claimed.task.mode != "llm":
+                return ready, asked_route(call, won.claimed)
+            # It is ended as the village's own would be: not left to a worker, which has other rules.
+            outcome = Outcome(fault="invalid", reason=str(error))
+            settlement = await cycle.judge(won.hooks, won.claimed, outcome, api.runtime.rules)
+            api.runtime.count(await api.village.store.write(settling.settle, settlement))
+            return None
     except BaseException as error:
         await _give_back(api, won.claimed, f"it could not be prepared: {error!r}")
         raise
-    if isinstance(ready, Settled):
-        api.runtime.count(ready)
-        return None
-    return ready
 
 
 async def _give_back(api: Api, claimed: Claimed, reason: str) -> None:
@@ -230,9 +214,8 @@ async def _give_back(api: Api, claimed: Claimed, reason: str) -> None:
         await api.village.store.write(settling.settle, asked)
 
 
-async def _given(call: Call, ready: Ready, secret: str) -> Claim:
+async def _given(call: Call, ready: Ready, route: Route, secret: str) -> Claim:
     claimed = ready.claimed
-    route = _route(call, claimed, ready.entitlement)
     model = route.model
     if ready.prompt is not None:
         await call.village.store.write(wire_writes.note_prompt, (claimed.attempt, ready.prompt, model))
@@ -247,7 +230,7 @@ async def _given(call: Call, ready: Ready, secret: str) -> Claim:
         model,
         claimed.day,
         claimed.hour,
-        ready.entitlement,
+        _by_name(ready.entitlement, call.village.settings.models),
         tuple(ready.sections),
         tuple(ready.recorded),
         tuple(ToolShape(tool.name, tool.description, tool.parameters, tool.private) for tool in ready.tools),
@@ -255,143 +238,12 @@ async def _given(call: Call, ready: Ready, secret: str) -> Claim:
     )
 
 
-def _route(call: Call, claimed: Claimed, right: Entitlement) -> Route:
-    """The model that a claim names. One that is refused is named as it was asked for: its intent is refused, then."""
-    rules = call.api.runtime.rules
-    try:
-        return cycle.route(claimed, right, rules)
-    except VivariumError:
-        return Route(claimed.task.model or claimed.resident.model or rules.default_model)
-
-
-# Attempts
-
-
-def _said(call: Call) -> Said:
-    """What is said of an attempt: the number in the path is the fence, and must be the token's own."""
-    if call.path["attempt"] != call.caller.actor.attempt:
-        raise stepping.lapsed(call.path["attempt"])
-    return Said(call.path["attempt"], call.caller.digest, call.body)
-
-
-async def _renew(call: Call) -> Renewed:
-    seconds = call.village.settings.lease_seconds
-    await call.village.store.write(wire_writes.renew, (_said(call), seconds))
-    return Renewed(seconds)
-
-
-async def _intent(call: Call) -> Nothing:
-    await call.village.store.write(wire_writes.intend, _metered(call, _said(call), call.body))
-    return Nothing()
-
-
-async def _result(call: Call) -> Nothing:
-    asked: StepResult = call.body
-    said = _said(call)
-    if asked.intent is not None:
-        said = _metered(call, said, asked.intent)
-    await call.village.store.write(wire_writes.record, said)
-    return Nothing()
-
-
-def _metered(call: Call, said: Said, intent: Intent) -> Said:
-    """What the village itself says of a call of a model: whether the resident may make it, its limits and price."""
-    if intent.kind != "model":
-        return said
-    with call.village.store.view() as view:
-        resident = people.resident(view, call.caller.actor.name)
-        right = call.village.hooks.entitle(resident, view)
-    routing.check(intent.name, right, call.village.settings.models)
-    meter = model_calls.meter_of(right, intent.worst_tokens)
-    rate = right.aid_micros_per_1k.get(intent.name, 0)
-    if intent.effect == "pure" and (meter is not None or rate or intent.worst_micros):
-        raise Conflict(
-            "wire.pure",
-            f"A call of {intent.name} costs something or counts towards a limit, so it is not pure.",
-            "Say its intent first.",
-            field="effect",
-        )
-    return evolve(said, meter=meter, least_aid_micros=math.ceil(intent.worst_tokens * rate / 1000))
-
-
-async def _act(call: Call) -> Acted:
-    said = _said(call)
-    asked: Act = call.body
-    village = call.village
-    action = actions.action_of(village, asked.action)
-    claimed = _claimed(call, said)
-    with village.store.view() as view:
-        right = village.hooks.entitle(claimed.resident, view)
-    job = Job(
-        Ready(claimed, (), None, right),
-        LocalLink(village),
-        lambda: _route(call, claimed, right),
-        after=asked.number - 1,
-    )
-    done = await actions.perform(village, action, call.caller.actor, dict(asked.input), job=job)
-    return Acted(msgspec.json.decode(done.reply), job.number, done.ended)
-
-
-async def _park(call: Call) -> Ended:
-    asked: Park = call.body
-    if asked.waits_for == "time" and asked.wake_at is None:
-        raise Conflict("wire.wake_at", "What waits for a time must say which.", "Send wake_at.", field="wake_at")
-    return await _gave_up(call, "parked", asked.reason, parked_for=asked.waits_for, wake_at=asked.wake_at, hold=True)
-
-
-async def _release(call: Call) -> Ended:
-    return await _gave_up(call, "released", call.body.reason, declined=call.body.declined)
-
-
-async def _gave_up(call: Call, kind: Any, reason: str, **more: Any) -> Ended:
-    said = _said(call)
-    settlement = Settlement(
-        said.attempt,
-        None,
-        kind,
-        reason,
-        actor=str(call.caller.actor),
-        end_attempt=call.village.hooks.end_attempt,
-        retries=call.village.retries(),
-        **more,
-    )
-    return _ended(call, await call.village.store.write(wire_writes.give_up, GivingUp(said, settlement)))
-
-
-async def _settle(call: Call) -> Ended:
-    said = _said(call)
-    claimed = _claimed(call, said)
-    settlement = await cycle.judge(call.village.hooks, claimed, call.body.outcome, call.api.runtime.rules)
-    return _ended(call, await call.village.store.write(settling.settle, settlement))
-
-
-def _ended(call: Call, settled: Settled) -> Ended:
-    call.api.runtime.count(settled)
-    return Ended(settled.attempt, settled.task, settled.ending, settled.task_state, settled.reason)
-
-
-def _claimed(call: Call, said: Said) -> Claimed:
-    """The claim that an attempt's token stands for, as it is on the board now; raises LeaseLapsed."""
-    with call.village.store.view() as view:
-        row = view.row(
-            "SELECT task, resident, cycle, number, reserved_micros FROM attempts WHERE id = ? AND token = ? "
-            "AND state = 'running' AND lease_until_at >= ?",
-            (said.attempt, said.digest, view.now),
-        )
-        if row is None:
-            raise stepping.lapsed(said.attempt)
-        times = village_time.read_times(view)
-        return Claimed(
-            said.attempt,
-            board.task(view, row[0]),
-            people.resident(view, row[1]),
-            row[2],
-            row[3],
-            Holder(None, said.digest),
-            row[4],
-            times.day(view.now),
-            times.hour(view.now),
-        )
+def _by_name(right: Entitlement, settings: Models) -> Entitlement:
+    """The entitlement with models for their classes: what a class means at the worker is another thing."""
+    if right.models is None:
+        return right
+    named = (getattr(settings, model) if model in CLASSES else model for model in right.models)
+    return evolve(right, models=tuple(model for model in named if model))
 
 
 # What the server itself watches

@@ -5,12 +5,17 @@ A worker whose reply was lost asks again: the same intent, result or action unde
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 from attrs import frozen
 
 from vivarium_kernel import processes, settling, stepping
+from vivarium_kernel.actions import taken
 from vivarium_kernel.api import wire_shapes as wire
-from vivarium_kernel.errors import Conflict, NotFound
+from vivarium_kernel.audit import emit
+from vivarium_kernel.claiming import Claimed
+from vivarium_kernel.errors import Conflict, NotFound, VivariumError
 from vivarium_kernel.meters import Meter
 from vivarium_kernel.processes import Drive, Register, Self
 from vivarium_kernel.records import MICROS, Actor
@@ -19,6 +24,7 @@ from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View
 
 REMOTE = "remote"
+REFUSED_STEP = "step.refused"  # the kind of event
 _encode = msgspec.json.Encoder().encode
 
 
@@ -138,19 +144,10 @@ def _intent_of(said: Said, body: wire.Intent, resident: str, task: str) -> stepp
     )
 
 
-def _written(tx: Tx, said: Said, number: int) -> tuple[str, str, str | None, str] | None:
+def written(tx: Tx | View, said: Said, number: int) -> tuple[str, str, str | None, str] | None:
     """(name, state, result, kind) of a step that is there already."""
     row = tx.row("SELECT name, state, result, kind FROM steps WHERE attempt = ? AND number = ?", (said.attempt, number))
     return None if row is None else (row[0], row[1], row[2], row[3])
-
-
-def _taken(said: Said, number: int, name: str) -> Conflict:
-    return Conflict(
-        "step.number",
-        f"Step {number} of attempt {said.attempt} is another one: {name}.",
-        "Number the steps of an attempt from 1 on, each once.",
-        field="number",
-    )
 
 
 def intend(tx: Tx, said: Said) -> None:
@@ -159,10 +156,10 @@ def intend(tx: Tx, said: Said) -> None:
     if not isinstance(body, wire.Intent):
         raise TypeError("an intent is expected")
     resident, task = _fence(tx, said)
-    before = _written(tx, said, body.number)
+    before = written(tx, said, body.number)
     if before is not None:
         if before[:2] != (body.name, "intended"):
-            raise _taken(said, body.number, before[0])
+            raise taken(said.attempt, body.number, before[0])
         return
     (refused,) = stepping.intend(tx, [_intent_of(said, body, resident, task)])
     if refused is not None:
@@ -176,10 +173,10 @@ def record(tx: Tx, said: Said) -> None:
         raise TypeError("a result is expected")
     resident, task = _fence(tx, said)
     result = _encode(body.result).decode()
-    before = _written(tx, said, body.number)
+    before = written(tx, said, body.number)
     if before is not None and before[1] != "intended":
         if before[1:3] != (body.state, result):
-            raise _taken(said, body.number, before[0])
+            raise taken(said.attempt, body.number, before[0])
         return
     if before is None and body.intent is None:
         raise Conflict(
@@ -189,7 +186,7 @@ def record(tx: Tx, said: Said) -> None:
             field="number",
         )
     if body.intent is not None and (before is not None or body.intent.number != body.number):
-        raise _taken(said, body.number, body.intent.name)
+        raise taken(said.attempt, body.number, body.intent.name)
     pure = None if body.intent is None else _intent_of(said, body.intent, resident, task)
     name, kind = ("", "") if before is None else (before[0], before[3])
     if body.intent is not None:
@@ -219,6 +216,37 @@ def record(tx: Tx, said: Said) -> None:
     )
     if refused is not None:
         raise refused
+
+
+@frozen
+class RefusedStep:
+    """A step that a worker did and that was not taken: whose fault an outcome is that stands on it, and why."""
+
+    fault: Literal["invalid", "task"]
+    reason: str
+
+
+def note_refused(tx: Tx, asked: tuple[Said, VivariumError]) -> None:
+    """Note that a result was refused: the attempt can't be accepted, unless that step is written after all."""
+    said, error = asked
+    if not isinstance(said.body, wire.StepResult):
+        raise TypeError("a result is expected")
+    resident, task = _fence(tx, said)
+    fault = "task" if isinstance(error, Conflict) else "invalid"
+    emit(tx, REFUSED_STEP, f"resident:{resident}", resident=resident, task=task, attempt=said.attempt,
+         number=said.body.number, fault=fault, reason=str(error)[:500])  # fmt: skip
+
+
+def refused_step(view: View, claimed: Claimed) -> RefusedStep | None:
+    """The first step of a running attempt whose result was refused and that was not written after that."""
+    row = view.row(
+        "SELECT json_extract(e.data, '$.fault'), json_extract(e.data, '$.reason') FROM events e "
+        "WHERE e.task = ? AND e.attempt = ? AND e.kind = ? AND NOT EXISTS (SELECT 1 FROM steps s "
+        "WHERE s.attempt = e.attempt AND s.number = json_extract(e.data, '$.number') AND s.state <> 'intended') "
+        "ORDER BY e.id LIMIT 1",
+        (claimed.task.id, claimed.attempt, REFUSED_STEP),
+    )
+    return None if row is None else RefusedStep(row[0], row[1])
 
 
 @frozen

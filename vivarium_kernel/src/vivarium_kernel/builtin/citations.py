@@ -24,12 +24,14 @@ from vivarium_kernel.records import Outcome, Resident, Review, Section, Task
 
 MOST = 500  # citations of one outcome that are looked up
 LONGEST_QUOTE = 600  # characters
+_LOOKED_BACK = LONGEST_QUOTE + 20  # characters before a citation, with its marks
 SHOWN = 20  # wrong citations that are kept with what was found
 _SURE, _REJECTED = 0.95, 0.90
-# A name with a slash or a dot in it: [12:30] is a time, not a line of a file.
-_CITATION = re.compile(r"\[([^\[\]:\n]*[./][^\[\]:\n]*):(\d{1,9})(?:-(\d{1,9}))?\]")
+# No part of it can begin within another: a text is gone through once, whatever is in it. The interpreter's lock is held
+# all the while.
+_CITATION = re.compile(r"\[([^\[\]:\n]{1,500}+):(\d{1,9})(?:-(\d{1,9}))?\]")
 _BETWEEN = " \t\n.,;:("  # what may stand between a quotation and its citation
-_GAP = re.compile(r"\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\])\s*")
+_GAP = re.compile(r"…|\.\.\.|\[…\]|\[\.\.\.\]")
 
 
 @frozen
@@ -68,7 +70,7 @@ class Citations(Plugin):
     @hookimpl
     async def review_outcome(self, task: Task, outcome: Outcome) -> Review | None:
         wanted = demanded(task)
-        if not wanted and (task.mode == "command" or not (task.files or _CITATION.search(outcome.answer))):
+        if not wanted and (task.mode == "command" or not (task.files or any(citations(outcome.answer)))):
             return None
         if isinstance(self.village.clock, SimulatedClock):
             return self._reviewed(task, outcome, wanted)  # a thread's time would be taken for the village's
@@ -115,8 +117,11 @@ def demanded(task: Task) -> int:
 def citations(text: str) -> Iterator[Citation]:
     """The citations of a text in its order, each with the quotation right before it."""
     for match in _CITATION.finditer(text):
+        if "." not in match[1] and "/" not in match[1]:
+            continue  # [12:30] is a time, not a line of a file
         first = int(match[2])
-        yield Citation(match[1].strip(), first, int(match[3] or first), _quoted(text[: match.start()]))
+        before = text[max(0, match.start() - _LOOKED_BACK) : match.start()]
+        yield Citation(match[1].strip(), first, int(match[3] or first), _quoted(before))
 
 
 def fault_of(citation: Citation, lines: list[str] | str) -> str:
@@ -127,6 +132,8 @@ def fault_of(citation: Citation, lines: list[str] | str) -> str:
         return (
             f"it has {len(lines):,} lines" if citation.first <= citation.last else "its lines are the wrong way round"
         )
+    if not citation.quote:
+        return ""
     there = _plain(" ".join(lines[citation.first - 1 : citation.last]))
     place = 0
     for part in _GAP.split(citation.quote):
@@ -140,7 +147,7 @@ def fault_of(citation: Citation, lines: list[str] | str) -> str:
 
 def _quoted(before: str) -> str:
     """The quotation that a text ends with, without its marks; empty when it ends with none."""
-    said = before[-(LONGEST_QUOTE + 20) :].rstrip(_BETWEEN)
+    said = before.rstrip(_BETWEEN)
     marks = {'"': '"', "”": "“"}
     opening = said.rfind(marks[said[-1]], 0, len(said) - 1) if said and said[-1] in marks else -1
     return said[opening + 1 : -1].strip() if opening >= 0 else ""

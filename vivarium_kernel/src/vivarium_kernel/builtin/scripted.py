@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from vivarium_kernel import models
 from vivarium_kernel.builtin.scripted_tools import LABEL, scripted_reply
 from vivarium_kernel.errors import NotFound
-from vivarium_kernel.models import Price, Reply, Request
+from vivarium_kernel.models import ModelInfo, Price, Reply, Request
 from vivarium_kernel.records import Usage
 
 TOOLS = "scripted:tools"
@@ -28,6 +29,13 @@ class Scripted:
                 "There are scripted:echo, scripted:tools and scripted:wait-SECONDS.",
             )
         return Price(0, 0)
+
+    async def models(self) -> Sequence[ModelInfo]:
+        return (
+            ModelInfo("echo", note="no LLM: it repeats the task"),
+            ModelInfo("tools", note="no LLM: it uses tools by a fixed script"),
+            ModelInfo("wait-1", note="no LLM: it answers after 1 s, or after as many as the name says"),
+        )
 
     async def complete(self, request: Request) -> Reply:
         model = request.model.partition(":")[2]

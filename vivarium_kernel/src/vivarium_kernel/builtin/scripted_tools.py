@@ -19,10 +19,10 @@ CITED = 3
 LONGEST_QUOTE = 160
 _LINE = re.compile(r"^(\S[^:\n]*):(\d+): (.*)$", re.MULTILINE)
 _NUMBERED = re.compile(r"^(\d+): (.*)$", re.MULTILINE)
-_PAGE = re.compile(r"files/library/[\w./-]+\.md\b")
+_PAGE = re.compile(r"files/library/[\w./-]{1,300}\.md\b")
 _WORD = re.compile(r"[^\W\d_]{5,}")
-_QUESTION = re.compile(r"[^.?!]+\?")
-_MARKS = re.compile(r"</?untrusted[^>\n]*>")
+_QUESTION = re.compile(r"(?<![^.?!])[^.?!]++\?")
+_MARKS = re.compile(r"</?untrusted[^>\n]{0,300}+>")
 _Found = tuple[str, int, str]  # path, line, its text
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vivarium_kernel.amounts import money_text
+from vivarium_kernel.cli.named import named_table
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import fields, money, print_json, several, table
+from vivarium_kernel.cli.showing import fields, money, print_json, several
 from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from vivarium_kernel.costing import By, Cap, Costs, Line
+    from vivarium_kernel.store import View
 
 _GROUPS = ("resident", "task", "model", "day")
 _SHOWN = 50
@@ -29,7 +33,8 @@ def costs(by: By, limit: int | None, village: Path | None, as_json: bool) -> Non
     """Show what models cost: spent, reserved, the rate, and when a cap is reached.
 
     The rate is what was spent in the last hour. Days are real days, in UTC, and a call belongs to the day in which its
-    attempt began.
+    attempt began. A call is one that was made, answered or not: what a continued attempt took over counts once. Sums of
+    lines are in US dollars; the cap is the line's own, and a task that has ended needs none any more.
     """
     from attrs import asdict
 
@@ -37,17 +42,31 @@ def costs(by: By, limit: int | None, village: Path | None, as_json: bool) -> Non
 
     with looking(folder_of(village)) as view:
         found = costing.costs(view, by, limit or (None if as_json else _SHOWN))
+        over = _ended(view, found) if not as_json else frozenset()
     if as_json:
         print_json(asdict(found))
         return
-    _tell(found)
+    _tell(found, over)
 
 
-def _tell(found: Costs) -> None:
+def _ended(view: View, found: Costs) -> frozenset[str]:
+    """The lines of tasks that have ended: what is left of their budgets is nobody's."""
+    from vivarium_kernel.cli.reading import ENDED
+
+    if found.by != "task":
+        return frozenset()
+    names = json.dumps([line.name for line in found.lines])
+    ended = view.rows(
+        f"SELECT id FROM tasks WHERE state IN {ENDED} AND id IN (SELECT value FROM json_each(?))", (names,)
+    )
+    return frozenset(name for (name,) in ended)
+
+
+def _tell(found: Costs, over: frozenset[str]) -> None:
     total = found.total
     fields(
         [
-            ("spent", f"{money(total.spent_micros, 'usd')} in {several(total.calls, 'call')}, "
+            ("spent", f"{money(total.spent_micros, 'usd')} in {several(total.calls, 'call')} made, "
                       f"{total.tokens_in:,} tokens read, {total.tokens_out:,} written"),
             ("reserved", money(total.reserved_micros, "usd")),
             ("rate", f"{money(total.rate_micros, 'usd')} an hour"),
@@ -56,21 +75,25 @@ def _tell(found: Costs) -> None:
     )  # fmt: skip
     if found.lines:
         click.echo()
-    table(
-        (f"*{found.by}", ">spent", ">reserved", ">last hour", ">calls", ">tokens in", ">tokens out", ">left", "to cap"),
-        (_row(line) for line in found.lines),
+    named_table(
+        (found.by, ">usd", ">reserved", ">last hour", ">calls", ">tokens in", ">out", ">left of cap", ">cap lasts"),
+        (_row(line, line.name in over) for line in found.lines),
     )
     if found.more:
         click.echo(f"and {found.more:,} more; see --limit")
 
 
-def _row(line: Line) -> tuple[Any, ...]:
-    cap = line.cap
+def _row(line: Line, over: bool) -> tuple[Any, ...]:
+    cap = None if over else line.cap
     return (
-        line.name or "?", money(line.spent_micros, "usd"), money(line.reserved_micros, "usd"),
-        money(line.rate_micros, "usd"), f"{line.calls:,}", f"{line.tokens_in:,}", f"{line.tokens_out:,}",
-        "" if cap is None else money(cap.left_micros, "usd"), "" if cap is None else lasting(cap.seconds),
+        line.name or "?", money_text(line.spent_micros), _some(line.reserved_micros), _some(line.rate_micros),
+        f"{line.calls:,}", f"{line.tokens_in:,}", f"{line.tokens_out:,}",
+        "" if cap is None else money_text(cap.left_micros), "" if cap is None else lasting(cap.seconds),
     )  # fmt: skip
+
+
+def _some(micros: int) -> str:
+    return money_text(micros) if micros else ""
 
 
 def _cap(cap: Cap) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from vivarium_kernel.errors import Invalid, StoreError
 
 if TYPE_CHECKING:
     from vivarium_kernel.records import Actor
+    from vivarium_kernel.settings import Settings
     from vivarium_kernel.store import Tx
 
 key = LazyGroup(
@@ -55,7 +57,7 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
         path = keys.save(opened.folder, provider, _typed(provider))
         opened.store.call(_note, ("key.set", provider, actor))
         _say_what_is_stronger(provider)
-        _say_if_unknown(provider)
+        _say_if_unknown(provider, opened.settings)
     click.echo(f"The key of {provider} is kept in {path}; it is used from the next call on")
 
 
@@ -86,13 +88,26 @@ def _say_what_is_stronger(provider: str) -> None:
         click.echo(f"{name} is set in this environment and is stronger: what is started here uses that one", err=True)
 
 
-def _say_if_unknown(provider: str) -> None:
+def _say_if_unknown(provider: str, settings: Settings) -> None:
+    """Hint at a slip of the pen. A provider for many servers keeps a key a server, under the name of its table."""
     from vivarium_kernel.installed import MODELS, claims
 
     there = sorted(claims(MODELS))
-    if provider not in there:
-        click.echo(f"No plugin that is installed brings models {provider}:…; there are: {', '.join(there) or 'none'}",
-                   err=True)  # fmt: skip
+    if provider in there or any(provider in _servers(settings.plugins.get(name, {})) for name in there):
+        return
+    click.echo(
+        f"Nothing here is known to use a key of the name {provider}: no installed plugin brings models {provider}:… "
+        f"(there are: {', '.join(there) or 'none'}), and no table [plugins.PROVIDER.servers.{provider}] of "
+        f"vivarium.toml describes such a server. It is kept all the same.", err=True,
+    )  # fmt: skip
+
+
+def _servers(table_: Mapping[str, Any]) -> set[str]:
+    """The names under which the keys of a provider's servers are kept: a table's own, or what its ``key`` says."""
+    servers = table_.get("servers")
+    if not isinstance(servers, Mapping):
+        return set()
+    return {str(one.get("key") or name) for name, one in servers.items() if isinstance(one, Mapping)}
 
 
 @click.command()

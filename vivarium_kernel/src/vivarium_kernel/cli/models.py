@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
+from vivarium_kernel.cli.named import named_table
 from vivarium_kernel.cli.opening import folder_of, json_option, village_option
-from vivarium_kernel.cli.showing import fields, print_json, print_json_list, table
+from vivarium_kernel.cli.showing import fields, print_json, print_json_list
 from vivarium_kernel.problems import key_path
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def list_(village: Path | None, as_json: bool) -> None:
     if as_json:
         print_json_list(asdict(row) for row in found)
         return
-    table(
+    named_table(
         (
-            "!model", "class", ">context", ">running", ">waiting", ">cached", ">in", ">out", "price from", "allowed",
-            "!note",
+            "model", "class", ">context", ">running", ">waiting", ">cached", ">in", ">out", "price from", "allowed",
+            "note",
         ),
         (_row(row) for row in found),
     )  # fmt: skip

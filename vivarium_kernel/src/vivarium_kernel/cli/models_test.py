@@ -33,8 +33,9 @@ PRIORITY = 1_000
 def test(model: str | None, village: Path | None, token: str | None, as_json: bool) -> int:
     """Make one small call of a model, paid as any other.
 
-    It is a task on the board that a resident does at once, within its budget and every limit; it is in the log and
-    in the costs as any other. Without MODEL it is the village's own. Exit status 1 if the model did not answer.
+    It posts one task that a resident does at once, within its budget and every limit. The call counts against the
+    resident's budget and the resident gets the task's reward; both are in the log and the ledger, as any other. This is
+    said before anything is posted. Without MODEL it is the village's own. Exit status 1 if the model did not answer.
     """
     with acting(village, token, "POST /tasks", plugins=True) as (opened, actor):
         found = asyncio.run(_tested(opened, model or opened.settings.model, actor))
@@ -66,6 +67,7 @@ async def _tested(village: Village, model: str, actor: Actor) -> dict[str, Any]:
             if resident is None and not any(one.state == "active" for one in people.residents(view)):
                 raise Conflict("models.nobody", "No resident is active who could make the call.",
                                "vivarium resident list; resume one, or add one.", field="model")  # fmt: skip
+        _say_what_it_does(model, None if resident is None else resident.name)
         (task,) = await village.store.write(
             board.post, village.posting([evolve(new, wanted=None if resident is None else resident.name)], actor)
         )
@@ -92,6 +94,14 @@ async def _tested(village: Village, model: str, actor: Actor) -> dict[str, Any]:
         "tokens_in": sum(step.tokens_in for step in calls), "tokens_out": sum(step.tokens_out for step in calls),
         "spent_micros": sum(step.spent_micros for step in calls),
     }  # fmt: skip
+
+
+def _say_what_it_does(model: str, resident: str | None) -> None:
+    who = resident or "whoever is free first"
+    click.echo(
+        f"This posts one task for {model}, which {who} does now: the call is paid from the budgets, and {who} gets the "
+        "task's reward.", err=True,
+    )  # fmt: skip
 
 
 def _check(village: Village, new: NewTask) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vivarium_kernel.amounts import money_text
+from vivarium_kernel.cli.named import MOST_CHARACTERS, named_table
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import WIDE, fields, money, print_json, safe, several, shortened, table
+from vivarium_kernel.cli.showing import WIDE, fields, money, print_json, safe, several, shortened
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.records import ENDED_STATES, MICROS
 from vivarium_kernel.wording import lasting, when
@@ -46,7 +47,8 @@ def report(since: str, html: Path | None, village: Path | None, as_json: bool) -
     """Tell what was done, spent, refused and parked, and why.
 
     For the morning after: what ended in the span, what it cost, which models failed, and what is left now, each with
-    its reason and the next step.
+    its reason and the next step. A call of a model is one that was made, answered or not, as in `vivarium costs`; one
+    that failed without having been made is counted with the failed alone.
     """
     from vivarium_kernel.cli.night import as_plain, night
     from vivarium_kernel.settings import load
@@ -85,20 +87,20 @@ def _tell(name: str, found: Night) -> None:
 
     fields(head(name, found))
     now = found.until_at
-    _part("Waits for a person", ("!task", "state", "*for", "next step"),
+    _part("Waits for a person", ("task", "state", "for", "next step"),
           [(one.task, one.state, _cut(one.what), one.next_step) for one in found.people])  # fmt: skip
-    _part("Refused", ("*task", "state", "*why"), [(one.task, one.state, _cut(one.why)) for one in found.refused])
-    _part("Failed", ("*task", "state", ">attempts", "*why"),
+    _part("Refused", ("task", "state", "why"), [(one.task, one.state, _cut(one.why)) for one in found.refused])
+    _part("Failed", ("task", "state", ">attempts", "why"),
           [(one.task, one.state, one.attempts, _cut(one.why)) for one in found.failed])  # fmt: skip
-    _part("Left for later", ("!task", "state", "*waits for", "next step"),
+    _part("Left for later", ("task", "state", "waits for", "next step"),
           [(one.task, one.state, _cut(one.what), one.next_step) for one in found.parked])  # fmt: skip
-    _part("Trouble with models and limits", ("*what", "*about", ">times", "first", "last", "*reason"),
+    _part("Trouble with models and limits", ("what", "about", ">times", "first", "last", "reason"),
           [(one.what, one.about, one.times, when(one.first_at, now), when(one.last_at, now), _cut(one.reason))
            for one in found.troubles])  # fmt: skip
-    _part("Models", ("*model", ">calls", ">failed", ">tokens in", ">out", ">usd"), _used(found))
-    _part("Told by residents", ("kind", "resident", "*task", "*text"),
-          [(one.kind, one.resident, one.task, _cut(one.text)) for one in found.told])  # fmt: skip
-    _part("Done", ("*task", "resident", ">usd", ">cited", "*answer"), [_done(one) for one in found.done])
+    _part("Models", ("model", ">calls made", ">failed", ">tokens in", ">out", ">usd"), _used(found))
+    _part("Told by residents", ("task", "kind", "resident", "text"),
+          [(one.task, one.kind, one.resident, _cut(one.text)) for one in found.told])  # fmt: skip
+    _part("Done", ("task", "resident", ">usd", ">cited", "*answer"), [_done(one) for one in found.done])
     for one in found.done:
         if one.thought is not None and one.thought.instead_of:
             click.echo(safe(stood_in(one.thought)))
@@ -128,7 +130,7 @@ def head(name: str, found: Night) -> list[tuple[str, str]]:
 def _part(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     if rows:
         click.echo(f"\n{click.style(f'{title} ({len(rows)})', bold=True)}")
-        table(columns, rows)
+        named_table(columns, rows)
 
 
 def _used(found: Night) -> list[tuple[Any, ...]]:
@@ -147,7 +149,7 @@ def _done(one: Entry) -> tuple[Any, ...]:
 
 
 def _cut(text: str) -> str:
-    return shortened(text, 160 if sys.stdout.isatty() else WIDE)
+    return shortened(text, MOST_CHARACTERS if sys.stdout.isatty() else WIDE)
 
 
 def page(name: str, found: Night) -> str:

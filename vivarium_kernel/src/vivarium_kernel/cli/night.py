@@ -49,7 +49,8 @@ class Entry:
 
 @frozen
 class Used:
-    """A model in the span. ``failures`` are calls that were made and not answered, whatever they cost."""
+    """A model in the span. ``calls`` are those that were made, answered or not, as in the costs: what a continued
+    attempt took over is not counted again. ``failures`` are all that were not answered, also those never made."""
 
     model: str
     calls: int
@@ -170,8 +171,8 @@ def _models(view: View, since_at: int, troubles: Sequence[Trouble]) -> Iterator[
         if one.what.startswith(_FAILED) and one.what != f"{_FAILED} (open)":
             failures[one.about] += one.times
     for model, calls, tokens_in, tokens_out, spent in view.rows(
-        "SELECT name, sum(state = 'done'), sum(tokens_in), sum(tokens_out), sum(spent_micros) FROM steps "
-        "WHERE kind = 'model' AND started_at >= ? GROUP BY 1 ORDER BY 5 DESC, 1",
+        f"SELECT s.name, sum({thoughts.MADE}), sum(s.tokens_in), sum(s.tokens_out), sum(s.spent_micros) "
+        f"FROM {thoughts.STEPS} WHERE s.kind = 'model' AND s.started_at >= ? GROUP BY 1 ORDER BY 5 DESC, 1",
         (since_at,),
     ):
         yield Used(model, calls, failures[model], tokens_in, tokens_out, spent)

@@ -13,6 +13,7 @@ from vivarium_kernel import board
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.builtin.scripted_tools import LABEL
 from vivarium_kernel.cli import reading, thoughts
+from vivarium_kernel.cli.named import MOST_CHARACTERS, named_table
 from vivarium_kernel.cli.reading import Done
 from vivarium_kernel.cli.showing import WIDE, money, print_json, safe, several, shortened, table
 from vivarium_kernel.cli.thoughts import Sums, Thought
@@ -100,10 +101,10 @@ class Report:
     def _print_left(self) -> None:
         shown = left(self._view, self._known, SOME)
         each = "it" if self._left == 1 else "each"
-        most = 120 if sys.stdout.isatty() else WIDE
+        most = MOST_CHARACTERS if sys.stdout.isatty() else WIDE
         click.echo(f"\n{_some(len(shown), self._left)} left, and what {each} waits for:")
-        table(
-            ("!task", "state", "*waits for", "next step"),
+        named_table(
+            ("task", "state", "waits for", "next step"),
             ((wait.task, wait.state, shortened(wait.what, most), wait.next_step) for wait in shown),
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from vivarium_kernel.errors import Invalid
 from vivarium_kernel.watchdog import side_by_side
 
 if TYPE_CHECKING:
+    from vivarium_kernel.cli.reading import Held, News
     from vivarium_kernel.records import NewTask
     from vivarium_kernel.runtime import Runtime
     from vivarium_kernel.settling import Settled
@@ -99,7 +101,9 @@ def serve(
     type=click.IntRange(1, 64),
     default=1,
     metavar="N",
-    help="How many processes work side by side, where one core is too little; each takes --residents.",
+    help="How many processes work side by side, where one core is too little. Without --residents they share out those "
+    "of the village, and there are at most as many processes as residents; with it each has so many, and residents "
+    "are made where the village has too few.",
 )
 @once_options
 def work(
@@ -117,8 +121,13 @@ def work(
         chosen = once(folder, without, with_only)
         if processes == 1:
             return supervised(folder, partial(_work, tasks=tasks, count=count), chosen)
-        each = count or -(-_residents(folder) // processes)
-        return side_by_side(processes, lambda: supervised(folder, partial(_work, tasks=tasks, count=each), chosen))
+        shares = [count] * processes if count else _shares(_residents(folder), processes)
+        return _side_by_side(
+            len(shares),
+            lambda number: supervised(
+                folder, partial(_work, tasks=tasks, count=shares[number - 1], number=number), chosen
+            ),
+        )
     if without or with_only is not None:
         raise click.UsageError("With --url the village there decides which plugins are on.")
     if token is None:
@@ -128,10 +137,27 @@ def work(
         )  # fmt: skip
     here = village or Path.cwd()
 
-    def one() -> int:
-        return answered(lambda: asyncio.run(_work_for(url, token, count or 1, here)))
+    def one(number: int | None = None) -> int:
+        return answered(lambda: asyncio.run(_work_for(url, token, count or 1, here, number)))
 
-    return one() if processes == 1 else side_by_side(processes, one)
+    return one() if processes == 1 else _side_by_side(processes, one)
+
+
+def _shares(residents: int, processes: int) -> list[int]:
+    """How many residents each process has, so that nobody is made and nobody left over."""
+    processes = min(processes, residents)
+    return [residents // processes + (place < residents % processes) for place in range(processes)]
+
+
+def _side_by_side(processes: int, run: Callable[[int], int]) -> int:
+    """Run it in so many processes, each with a number of its own from 1 on, which it draws as it begins."""
+    drawn, put = os.pipe()
+    try:
+        os.write(put, bytes(range(1, processes + 1)))
+        os.close(put)
+        return side_by_side(processes, lambda: run(os.read(drawn, 1)[0]))
+    finally:
+        os.close(drawn)
 
 
 def _residents(folder: Path) -> int:
@@ -168,48 +194,85 @@ async def _serve(village: Village, *, host: str, port: int) -> int:
     return await _until_ended(server.serve(village, host=host, port=port, ready=partial(_open, village, say)))
 
 
-async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None) -> int:
-    say = _begin(village, tasks)
-    async with _living(village, count, "work", say) as runtime:
+async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None, number: int | None = None) -> int:
+    say = _begin(village, tasks, number)
+    async with _living(village, count, "work", say, number) as runtime:
         say(f"{', '.join(runtime.residents[:10])} at work; Ctrl-C ends it")
         await runtime.run()
     return 0
 
 
-async def _work_for(url: str, token: str, count: int, folder: Path) -> int:
+async def _work_for(url: str, token: str, count: int, folder: Path, number: int | None) -> int:
     from vivarium_kernel.cli.refusing import log_to
     from vivarium_kernel.remote import Worker
 
-    log_to(lambda line: click.echo(line, err=True))
+    say = _saying(number)
+    log_to(lambda line: click.echo(f"{_mark(number)}{line}", err=True))
 
     def tell(settled: Settled) -> None:
         why = f"  ({shortened(settled.reason, 160)})" if settled.reason and settled.task_state != "done" else ""
-        click.echo(f"{datetime.now():%H:%M:%S}  {settled.task_state.ljust(9)}  {safe(settled.task)}{why}")
+        say(f"{datetime.now():%H:%M:%S}  {settled.task_state.ljust(9)}  {safe(settled.task)}{why}")
 
     async with Worker(url, token, count, folder, on_settled=tell) as worker:
-        end_on_signals(worker, click.echo)
-        click.echo(f"{', '.join(worker.residents[:10])} at work for {url}; Ctrl-C ends it")
+        end_on_signals(worker, say)
+        say(f"{', '.join(worker.residents[:10])} at work for {url}; Ctrl-C ends it")
         await worker.run()
     return 0
 
 
-def _begin(village: Village, tasks: Sequence[NewTask]) -> Say:
+def _mark(number: int | None) -> str:
+    """What is before a line of one of several processes."""
+    return "" if number is None else f"[{number}] "
+
+
+def _saying(number: int | None) -> Say:
+    return lambda line: click.echo(f"{_mark(number)}{line}")
+
+
+def _begin(village: Village, tasks: Sequence[NewTask], number: int | None = None) -> Say:
+    """Post the tasks, and say where this is; of several processes the first says it for all."""
     from vivarium_kernel.cli.refusing import log_to
 
-    say: Say = click.echo
-    log_to(lambda line: click.echo(line, err=True))
+    say = _saying(number)
+    log_to(lambda line: click.echo(f"{_mark(number)}{line}", err=True))
     post(village, tasks)
+    if number not in (None, 1):
+        return say
     say_what_is_wrong(village, say)
     say(f"Village {village.settings.name} in {village.folder}")
     say(sandbox_line(village))
     return say
 
 
+class _Own:
+    """The endings of one of several processes: those of its residents. What was nobody's the first one tells."""
+
+    def __init__(self, number: int, runtime: Runtime, say: Say) -> None:
+        self._number = number
+        self._runtime = runtime
+        self._mine: set[str] = set()  # also those that it has let go: what they ended is told after that
+        self.say = say
+
+    def tell(self, news: Sequence[News]) -> None:
+        from vivarium_kernel.cli.progress import line_of
+
+        self._mine.update(self._runtime.residents)
+        for item in news:
+            if item.resident in self._mine or (item.resident is None and self._number == 1):
+                self.say(line_of(item))
+
+    def draw(self, counts: Mapping[str, int], held: Sequence[Held], now: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @contextlib.asynccontextmanager
-async def _living(village: Village, count: int | None, kind: str, say: Say) -> Any:
+async def _living(village: Village, count: int | None, kind: str, say: Say, number: int | None = None) -> Any:
     """Residents at work, their endings told as lines."""
     from vivarium_kernel.cli import reading
-    from vivarium_kernel.cli.progress import Lines, watch
+    from vivarium_kernel.cli.progress import Lines, Progress, watch
     from vivarium_kernel.runtime import Runtime
 
     with village.store.view() as view:
@@ -217,7 +280,8 @@ async def _living(village: Village, count: int | None, kind: str, say: Say) -> A
     runtime: Runtime
     async with Runtime(village, count, kind=kind) as runtime:
         end_on_signals(runtime, say)
-        watching = asyncio.create_task(watch(village, Lines(), seen, False))
+        lines: Progress = Lines() if number is None else _Own(number, runtime, say)
+        watching = asyncio.create_task(watch(village, lines, seen, False))
         try:
             yield runtime
         finally:

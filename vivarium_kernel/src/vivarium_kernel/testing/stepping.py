@@ -66,7 +66,7 @@ class Stepped(Runtime):
                 with self.village.store.view() as view:
                     is_open, is_moving = board.left(view)
                 waiting = not self.running and self.rounds.waiting >= len(living)
-                if waiting and not is_moving and (not is_open or self.rounds.idle):
+                if waiting and not is_moving and (not is_open or (self.rounds.idle and not self.rounds.resting)):
                     break
                 if len(lived) > seen:
                     until, seen = loop.time() + within_seconds, len(lived)
