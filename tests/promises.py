@@ -2,7 +2,8 @@
 
 A test says what it holds with ``@pytest.mark.promise("lapsed-lease")``, a name from docs/promises.toml, or with a
 promise in words of its own (two words or more). When the whole suite has run, every promise of that file must have a
-test that passed, none may have one that failed, and docs/promises.md must say so. ``--write-promises`` writes the page.
+test that passed, none may have one that failed, and docs/promises.md must say so. ``--write-promises`` writes the page;
+with ``--collect-only`` in seconds, with the last results.
 """
 
 from __future__ import annotations
@@ -138,12 +139,25 @@ class Ledger:
         elif report.when == "call" and report.passed:
             test.results.add("passed")
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if not (self._write and session.config.getoption("collectonly", default=False)):
+            return
+        for item in session.items:
+            names = {str(value) for key, value in item.user_properties if key == "promise"}
+            if names:
+                self._held.setdefault(item.nodeid.split("[")[0], Held()).names.update(names)
+        before = self._page.read_text(encoding="utf-8") if self._page.exists() else ""
+        last = {row["test"]: row["result"] for row in ROW.finditer(before)}
+        results = {name: test.result(last.get(name)) for name, test in self._held.items()}
+        self._page.write_text(render(self._list, self._held, results), encoding="utf-8")
+        self.said.append(f"wrote {PAGE}")
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return
         if not ran_everything(session.config):
-            if self._write:
+            if self._write and not session.config.getoption("collectonly", default=False):
                 self.said.append(f"{PAGE} was not written: that takes the whole suite, so name no tests")
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
             return

@@ -21,7 +21,10 @@ SETTINGS = [
     ("sandbox = ", ["line 4, column 11", "is not TOML", "mend that line"]),
     ("paec_seconds = 2", ["unknown setting", '(did you mean "pace_seconds"?)']),
     ('[commands]\nsandbox = "jail"', ["commands.sandbox", '"jail"', "landlock, auto or none"]),
-    ('pace_seconds = 301\nmodel = "x"', ["pace_seconds", "301", 'model: must be PROVIDER:NAME, not "x"']),
+    (
+        'pace_seconds = 301\nmodel = "x"',
+        ["pace_seconds", "301", 'model: must be PROVIDER:NAME, small, medium, large or auto, not "x"'],
+    ),
     ('[budgets]\ntask_usd = "-1"', ["budgets.task_usd", "must not be negative", '"-1"']),
 ]
 TASKS = [

@@ -73,7 +73,8 @@ def test_what_is_left_says_what_it_waits_for(
 def test_what_is_left_is_whole_where_no_terminal_cuts_it(tmp_path: Path) -> None:
     names = [f"forge_of_the_far_mountain_{number}" for number in range(6)]
     folder = village(tmp_path / "v", [f'id = "a"\n{LS}\nplugins = {names}'])
-    (line,) = [line for line in run(folder).out.splitlines() if line.startswith("a ")]
+    done = vivarium("run", folder, cwd=tmp_path, env={"COLUMNS": ""})
+    (line,) = [line for line in done.out.splitlines() if line.startswith("a ")]
     assert "…" not in line
     assert f"the plugin {', '.join(names)}, which is off or not installed" in line
     assert line.endswith(f"vivarium plugins enable {' '.join(names)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -94,8 +95,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def terminal_width() -> int:
-    """The columns of the terminal that output goes to; without one, so many that nothing is cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    """The columns of the terminal that output goes to, or those that COLUMNS says; else so many that nothing is cut."""
+    told = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return shutil.get_terminal_size().columns if told else WIDE
 
 
 def _fitting(natural: Sequence[int], marks: Sequence[str], room: int) -> list[int]:
