@@ -22,6 +22,7 @@ class PluginView:
     def __init__(self, view: View | Tx, plugin: str) -> None:
         self._view = view
         self._plugin = plugin
+        self._once: dict[tuple[str, tuple[Any, ...]], list[Row]] = {}
 
     def of(self, plugin: Plugin) -> PluginView:
         """The same snapshot for another plugin: what a service that was handed the asker's reads its own tables by."""
@@ -50,6 +51,13 @@ class PluginView:
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a SELECT; raises ``sqlite3.DatabaseError`` for a table that is not the plugin's or the kernel's."""
         return self._view.rows_as(self._plugin, sql, params)
+
+    def read_once(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """The same, run once for this snapshot: for what a hook asks anew for each of many residents or tasks."""
+        key = (sql, tuple(params))
+        if key not in self._once:
+            self._once[key] = self.read(sql, params)
+        return self._once[key]
 
     def balance(self, account: str, currency: str = "aid") -> int:
         """An account's balance in millionths."""

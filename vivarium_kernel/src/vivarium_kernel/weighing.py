@@ -64,7 +64,8 @@ def weigh(
     right = hooks.entitle(resident, view)
     refused = hooks.claim_filter(resident, tasks, view)
     count = len(tasks)
-    if right.models is not None or ":" not in settings.model or any(task.model for task in tasks):
+    # Models that are named outright need no look, where the resident may use any.
+    if right.models is not None or ":" not in (resident.model or settings.model):
         for task in tasks:
             missing = model_missing(right, resident, task, settings)
             if missing:

@@ -71,6 +71,8 @@ class Notes(Plugin):
 
     @hookimpl
     def enrich_prompt(self, resident: Resident, task: Task, view: PluginView) -> Sequence[Section]:
+        if (resident.name,) not in view.read_once("SELECT DISTINCT resident FROM notes_kept"):
+            return ()  # most have none, and this is asked at every claim
         left, lines = self.config.prompt_characters, []
         for number, text in view.read(
             "SELECT id, private_text FROM notes_kept WHERE resident = ? ORDER BY id DESC LIMIT ?",
@@ -81,8 +83,6 @@ class Notes(Plugin):
             if left < 0:
                 break
             lines.append(line)
-        if not lines:
-            return ()
         # A note may repeat what a file said: it is no more of an instruction for having been remembered.
         text = "\n".join([HEADING, *reversed(lines)])
         return (Section("memory", text, 10, private=True, untrusted="your notes"),)
