@@ -39,6 +39,8 @@ def pytest_configure() -> None:
     # would compile the whole kernel again; its workers and theirs inherit this.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # A width is told to those who are to fit it, by each test itself; the one of this run's terminal is not theirs.
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.hookimpl(tryfirst=True)
