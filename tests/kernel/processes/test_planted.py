@@ -32,7 +32,9 @@ def found_by_the_storm(tmp_path: Path, bug: str, rounds: int = 8) -> str:
 
 
 def test_the_storm_finds_an_answer_before_the_commit(tmp_path: Path) -> None:
-    assert "acknowledged" in found_by_the_storm(tmp_path, "answers before the commit")
+    # What was acknowledged is gone, or was done anew because nobody knew of it.
+    wrong = found_by_the_storm(tmp_path, "answers before the commit")
+    assert re.search(r"acknowledged|was done [2-9] times", wrong)
 
 
 def test_the_storm_finds_a_missing_idempotency_key(tmp_path: Path) -> None:
