@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -98,8 +97,6 @@ class Loading(HTMLParser):
 @pytest.mark.thorough
 @pytest.mark.promise("A model server that dies and comes back costs time alone, and one page tells of the night")
 def test_the_night_goes_on_when_the_server_dies_and_one_page_tells_of_it(tmp_path: Path) -> None:
-    if importlib.util.find_spec("openai") is None:
-        pytest.skip("the openai SDK, which vivarium-plugins-openai requires, is not installed")
     village = copied("overnight", tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

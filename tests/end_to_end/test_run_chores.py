@@ -99,7 +99,7 @@ def rewards(chores: Path) -> list[tuple[str, int]]:
 @pytest.mark.promise("chores-answers", "exit-status")
 def test_a_newcomer_runs_the_chores_and_gets_every_answer(finished: tuple[Path, tuple[int, str, str]]) -> None:
     chores, (status, out, err) = finished
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, ""), out
     assert "Safety: 59 of 61 pass" in out
     assert re.search(r"^  look-outside: blocked by command\.path: ", out, re.MULTILINE)
     assert re.search(r"^  who-is-here: blocked by command\.unknown: ", out, re.MULTILINE)
@@ -130,7 +130,7 @@ def test_a_second_run_finds_everything_done_and_changes_nothing(
     chores = shutil.copytree(finished[0], tmp_path / "chores")
     before = rewards(chores)
     status, out, _ = run(chores)
-    assert status == 0
+    assert status == 0, out
     assert "Going on where it was: 56 of 61 done before, 3 failed, 2 blocked" in out
     assert rewards(chores) == before
 

@@ -42,7 +42,7 @@ class Plain:
         return Price(150_000, 600_000, 75_000) if model == "big" else None
 
     async def complete(self, request: Request) -> Reply:
-        raise NotImplementedError
+        raise AssertionError("listing models calls none")
 
 
 class Telling(Plain):

@@ -340,7 +340,8 @@ class Board:
             if task.state == "review" and attempt is not None:
                 self.settle(attempt.id, None, "accepted" if what == "approve" else "rejected")
             elif awaited and what == "approve":
-                task.state, task.parked_for, task.wake_at, task.approved = "open", None, None, True
+                task.approved = task.approved or task.parked_for == "approval"
+                task.state, task.parked_for, task.wake_at = "open", None, None
             elif awaited:
                 self._end(task, "blocked")
             else:

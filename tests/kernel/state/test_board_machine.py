@@ -279,11 +279,11 @@ class BoardMachine(RuleBasedStateMachine):
         if attempt is None:
             return None
         holder, held = (None, None) if kernels else self.holder_of(attempt, stranger)
-        declined, to_review, hold, unknown = (bool(flags & bit) for bit in (1, 2, 4, 8))
+        declined, to_review, hold = (bool(flags & bit) for bit in (1, 2, 4))
         to_review = to_review and not kernels  # only a holder ends its act with people to judge it
         wake = None if wait is None else self.scene.clock.now() + wait * SECOND
         item = Settlement(
-            attempt.id, holder, kind, "r", Outcome(fault=fault, unknown_effect=unknown), None, "quota", wake, declined,  # type: ignore[arg-type]
+            attempt.id, holder, kind, "r", Outcome(fault=fault), None, "quota", wake, declined,  # type: ignore[arg-type]
             to_review, hold, end_attempt=probe, retries=RETRIES,
             task=self.claimed[attempt.id] if flags & 16 else None,
         )  # fmt: skip

@@ -263,5 +263,5 @@ def test_a_report_that_can_not_be_true_costs_what_was_reserved(
 
 @pytest.mark.promise("uncounted-faults")
 def test_a_provider_that_is_distrusted_fails_nobodys_task() -> None:
-    outcome: Outcome = _failed(Distrusted("model.distrusted", "p is refused."), SimpleNamespace(is_unknown=False))  # type: ignore[arg-type]
+    outcome: Outcome = _failed(Distrusted("model.distrusted", "p is refused."))
     assert outcome.fault == "provider"

@@ -180,7 +180,7 @@ async def execute(
     except LeaseLapsed:
         raise
     except (ProviderFault, VivariumError) as error:
-        outcome = _failed(error, job)
+        outcome = _failed(error)
     else:
         outcome = (
             Outcome(fault="invalid", reason=f"no enabled plugin executes tasks of mode {job.task.mode!r}")
@@ -198,31 +198,30 @@ def route(claimed: Claimed, entitlement: Entitlement, rules: Rules) -> Route:
     return routing.choose(asked, claimed.task, entitlement, rules.models)
 
 
-def _failed(error: Exception, job: Job) -> Outcome:  # noqa: PLR0911 - one return a rule
+def _failed(error: Exception) -> Outcome:  # noqa: PLR0911 - one return a rule
     """Whose fault a failure is (docs/rules.md, "Board")."""
     if isinstance(error, HookFailed):
         cause = error.call.error
         if isinstance(cause, LeaseLapsed):
             raise cause
         if isinstance(cause, ProviderFault | VivariumError) and not isinstance(cause, HookFailed):
-            return _failed(cause, job)
-        return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
+            return _failed(cause)
+        return Outcome(fault="provider", reason=str(error))
     if isinstance(error, Diverged):
         return Outcome(reason=str(error), to_people=True)
     if isinstance(error, ProviderFault) and error.kind == "unauthorized":
-        return Outcome(fault="provider", reason=f"{error.reason}; then approve the task", waits_for="approval")
+        return Outcome(fault="provider", reason=f"{error.reason}; then approve the task", waits_for="answer")
     if isinstance(error, ProviderFault) and error.retry_seconds is not None:
         return Outcome(
             fault="provider",
             reason=str(error),
-            unknown_effect=job.is_unknown,
             retry_seconds=max(0.0, min(error.retry_seconds, 86_400.0)),
         )
     if isinstance(error, ProviderFault | StoreError | RateLimited | Distrusted):
-        return Outcome(fault="provider", reason=str(error), unknown_effect=job.is_unknown)
+        return Outcome(fault="provider", reason=str(error))
     if isinstance(error, OverBudget | Invalid | Forbidden | NotFound):
-        return Outcome(fault="invalid", reason=str(error), unknown_effect=job.is_unknown)
-    return Outcome(fault="task", reason=str(error), unknown_effect=job.is_unknown)
+        return Outcome(fault="invalid", reason=str(error))
+    return Outcome(fault="task", reason=str(error))
 
 
 async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) -> Settlement:  # noqa: PLR0911
@@ -230,9 +229,9 @@ async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) 
     task = claimed.task
     if outcome.to_people:
         return _ending(claimed, hooks, rules, "accepted", outcome.reason, outcome=outcome, to_review=True)
-    if outcome.waits_for == "approval":
+    if outcome.waits_for is not None:
         return _ending(
-            claimed, hooks, rules, "parked", outcome.reason, outcome=outcome, parked_for="approval", hold=True
+            claimed, hooks, rules, "parked", outcome.reason, outcome=outcome, parked_for=outcome.waits_for, hold=True
         )  # fmt: skip
     if outcome.fault is not None:
         kind: EndingKind = "released" if outcome.fault == "provider" else "failed"

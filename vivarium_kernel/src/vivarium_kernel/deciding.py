@@ -39,17 +39,21 @@ def decide(tx: Tx, asked: Decision) -> Task:
 
 
 def _approve(tx: Tx, task: Task, asked: Decision) -> None:
-    """In review: the outcome is accepted. Parked for an approval or an answer: the task may go on."""
+    """In review: the outcome is accepted. Parked for an approval or an answer: the task may go on.
+
+    Only where an approval was asked for is safety not asked again: an answer, or a key that is set now, waives nothing.
+    """
     if task.state == "review":
         _end_review(tx, task, asked, Review("accept", 1.0, asked.reason or "approved"))
     elif task.state == "parked" and task.parked_for in ("approval", "answer"):
         asking = question(tx, task)
         if asking is not None:
             asking.write(tx, asked.reason or WORDLESS, asked.actor)
+        approved = str(asked.actor) if task.parked_for == "approval" else task.approved
         tx.run(
             "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, declined = NULL, approved = ?, "
             "reason = ? WHERE id = ?",
-            (str(asked.actor), asked.reason, task.id),
+            (approved, asked.reason, task.id),
         )
         tx.opened = True
         emit(tx, "task.approved", asked.actor, task=task.id, reason=asked.reason)

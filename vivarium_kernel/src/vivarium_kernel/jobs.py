@@ -320,11 +320,6 @@ class Job:
         """Wait until every record that is on its way has been written; raises what refused one."""
         await self._written()
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether a step was begun whose result nobody knows."""
-        return self._open is not None and self._open.effect != "pure"
-
     def _diverge(self, before: Step, intent: stepping.Intent) -> None:
         """This attempt goes another way than the one that it continues: nothing recorded from here on is its own.
 

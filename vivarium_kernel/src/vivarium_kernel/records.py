@@ -162,7 +162,7 @@ class Outcome:
     ``fault`` says whose fault a failure is (docs/rules.md, "Board"): ``None`` for none, ``task`` is counted,
     ``provider`` is not counted and is tried again after a pause, of ``retry_seconds`` at least; ``invalid`` fails the
     task at once. ``usage`` is that of all its calls. ``to_people`` is for what only a person can decide,
-    ``waits_for`` (``approval``) for what only they can make possible.
+    ``waits_for`` (``answer``) for what only they can make possible.
     """
 
     answer: str = ""
@@ -175,7 +175,6 @@ class Outcome:
     seconds: float = 0.0
     model: str | None = None
     usage: Usage | None = None
-    unknown_effect: bool = False
     retry_seconds: float | None = None
     to_people: bool = False
     waits_for: str | None = None

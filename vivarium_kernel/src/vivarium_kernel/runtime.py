@@ -209,10 +209,6 @@ class Runtime:
             if name not in self._running.values():
                 self._residents.pop(name).cancel()
 
-    def set_residents(self, count: int) -> None:
-        """Drive ``count`` residents from the next beat on."""
-        self._asked = count
-
     # A resident's life
 
     async def _live(self, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from attrs import frozen
 
 from vivarium_kernel import board, village_time
+from vivarium_kernel.deciding import question
 from vivarium_kernel.records import MICROS, Task
 from vivarium_kernel.store import View
 from vivarium_kernel.wording import lasting, when
@@ -72,7 +73,7 @@ def wait_of(view: View, task: Task, known: Known | None = None) -> Wait:
                 f"vivarium task approve {task.id}, or reject or requeue it",
             )  # fmt: skip
         case "parked":
-            return _parked(task, view.now)
+            return _parked(view, task)
         case "claimed":
             row = view.row("SELECT resident FROM attempts WHERE task = ? AND state = 'running'", (task.id,))
             return Wait(task.id, task.state, "process", f"{row[0] if row else 'somebody'}, who is at it")
@@ -89,7 +90,8 @@ def _for_tasks(view: View, task: Task) -> Wait:
     return Wait(task.id, task.state, "task", ", ".join(named) + (" and others" if len(rows) > 3 else ""))
 
 
-def _parked(task: Task, now: int) -> Wait:
+def _parked(view: View, task: Task) -> Wait:
+    now = view.now
     reason = f": {task.reason}" if task.reason else ""
     until = f"until {when(task.wake_at, now)} (in {lasting((task.wake_at - now) / MICROS)})" if task.wake_at else ""
     match task.parked_for:
@@ -99,7 +101,7 @@ def _parked(task: Task, now: int) -> Wait:
                 f"a person's {what}{until and f' {until}'}{reason}",
                 f"vivarium task approve {task.id}, or reject it",
             )
-            if what == "answer" and task.continues is not None:  # it was at work when it asked
+            if question(view, task) is not None:
                 step = f"vivarium task answer {task.id} TEXT, or approve or reject it"
         case "quota":
             kind, text, step = "quota", f"a quota {until}{reason}", ""
