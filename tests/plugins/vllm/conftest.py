@@ -52,10 +52,14 @@ def real_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         # One thread for the tiny model: with one on each core, the part that talks to us gets no turn.
         "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_API_KEY": KEY, "VLLM_SERVER_DEV_MODE": "1",
+        # Lets the backend below be what it says, which on CPU it else is not.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }  # fmt: skip
     main = "import sys; from vivarium_plugins_vllm.commands import vllm; vllm(sys.argv[1:])"
     arguments = ["serve", "--model", model, "--name", "tiny", "--port", str(port), "--vllm", command, "--"]
     arguments += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", str(SEQUENCES)]
+    # The server works in one process, for two of them wait for each other in busy loops, and leave the front no core.
+    arguments += ["--distributed-executor-backend", "uni"]
     arguments += ["--enforce-eager", "--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"poet={adapter}"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", main, *arguments], env=environ, stdout=log, stderr=log)

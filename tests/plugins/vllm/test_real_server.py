@@ -179,13 +179,14 @@ def test_under_load_a_rich_residents_requests_finish_ahead_of_a_poor_ones(real_v
                 await asyncio.sleep(0.05)
                 seen = next((m.running, m.waiting) for m in await provider.models() if m.name == "tiny")
 
-        async with asyncio.timeout(LONG["timeout_seconds"]):
-            holding = [asyncio.create_task(hold(number)) for number in range(SEQUENCES)]
-            await queued(SEQUENCES, 0)
-            poor = [asyncio.create_task(one("poor", number, 0)) for number in range(POOR)]
-            await queued(SEQUENCES, POOR)
-            rich = [asyncio.create_task(one("rich", number, priority)) for number in range(RICH)]
-            await queued(SEQUENCES, POOR + RICH)
+        async with asyncio.timeout(LONG["timeout_seconds"]), asyncio.TaskGroup() as group:
+            # Twice as many as run at once: where one ends, another that holds is the next.
+            holding = [group.create_task(hold(number)) for number in range(2 * SEQUENCES)]
+            await queued(SEQUENCES, SEQUENCES)
+            poor = [group.create_task(one("poor", number, 0)) for number in range(POOR)]
+            await queued(SEQUENCES, SEQUENCES + POOR)
+            rich = [group.create_task(one("rich", number, priority)) for number in range(RICH)]
+            await queued(SEQUENCES, SEQUENCES + POOR + RICH)
             for task in holding:
                 task.cancel()
             await asyncio.gather(*poor, *rich)

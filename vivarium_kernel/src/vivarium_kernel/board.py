@@ -31,7 +31,7 @@ COMMAND_SECONDS, OTHER_SECONDS = 30.0, 600.0
 MOST_HANDED_ON = 3  # how often residents may hand one task on
 STEP_COLUMNS = (
     "attempt, number, kind, name, effect, state, arguments, digest, result, worst_micros, spent_micros, tokens_in, "
-    "tokens_out, started_at, ended_at"
+    "tokens_out, started_at, ended_at, replayed"
 )
 _SPEC = (
     "title", "prompt", "command", "min_micros", "max_attempts", "timeout_seconds", "effect", "files", "labels",
@@ -458,7 +458,7 @@ def attempt(view: View | Tx, number: int) -> Attempt:
 def steps(view: View | Tx, number: int) -> list[Step]:
     """The steps of an attempt, in order. Private texts are left out: the record keeps their digest."""
     return [
-        Step(*[*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:]])
+        Step(*[*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:-1], bool(row[-1])])
         for row in view.rows(f"SELECT {STEP_COLUMNS} FROM steps WHERE attempt = ? ORDER BY number", (number,))
     ]
 

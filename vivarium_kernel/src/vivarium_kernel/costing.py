@@ -36,12 +36,8 @@ _PAID = (
     "WHERE t.currency = 'usd' AND t.payee GLOB 'provider:*'"
 )
 
-# A continued attempt has copies of what was recorded before it: calls that were not made again, and used nothing.
-_COPIED = (
-    "a.continues IS NOT NULL AND s.state = 'done' AND s.tokens_in = 0 AND s.tokens_out = 0 AND s.worst_micros = 0 "
-    "AND EXISTS (SELECT 1 FROM attempts b JOIN steps o ON o.attempt = b.id AND o.number = s.number "
-    "WHERE b.task = a.task AND b.id < a.id AND o.kind = 'model' AND o.name = s.name AND o.state = 'done')"
-)
+# What a model was asked, as opposed to a step that an earlier attempt's answer was given for, or that never was.
+CALLED = "s.kind = 'model' AND s.state IN ('done', 'unknown') AND NOT s.replayed"
 
 
 @frozen
@@ -137,7 +133,7 @@ def _sums(view: View, by: By) -> dict[Any, _Sum]:
         sums[name].spent, sums[name].rate = spent, rate
     called = view.rows(
         f"SELECT {group}, count(*), sum(s.tokens_in), sum(s.tokens_out) FROM steps s JOIN attempts a "
-        f"ON a.id = s.attempt WHERE s.kind = 'model' AND s.state IN ('done', 'unknown') AND NOT ({_COPIED}) GROUP BY 1"
+        f"ON a.id = s.attempt WHERE {CALLED} GROUP BY 1"
     )
     for name, calls, tokens_in, tokens_out in called:
         found = sums[name]

@@ -337,7 +337,7 @@ class Job:
 
     def _replay(self, intent: stepping.Intent, before: Step) -> None:
         # The result is copied into this attempt, so that the next one can continue from here too; it cost nothing now.
-        copied = replace(intent, effect=before.effect, worst_micros=0, aid_micros=0)
+        copied = replace(intent, effect=before.effect, worst_micros=0, aid_micros=0, replayed=True)
         self._write(
             stepping.Result(
                 self.attempt,

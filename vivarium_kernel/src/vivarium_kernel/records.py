@@ -234,7 +234,8 @@ class Attempt:
 @frozen
 class Step:
     """One step of an attempt: its intent, and its result when there is one. ``private`` is one whose whole result is
-    here for the attempt that goes on from it, and is shown to nobody."""
+    here for the attempt that goes on from it, and is shown to nobody; ``replayed`` one whose result is an earlier
+    attempt's, and that was not done again."""
 
     attempt: int
     number: int
@@ -251,6 +252,7 @@ class Step:
     tokens_out: int
     started_at: int
     ended_at: int | None
+    replayed: bool = False
     private: bool = False
 
 

@@ -180,6 +180,7 @@ def _intent(intent: stepping.Intent) -> wire.Intent:
         0 if intent.meter is None else intent.meter.worst_tokens,
         intent.model,
         intent.private,
+        intent.replayed,
     )
 
 

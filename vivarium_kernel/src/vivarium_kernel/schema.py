@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 3  # PRAGMA user_version: the number of kernel migrations that have run
+VERSION = 4  # PRAGMA user_version: the number of kernel migrations that have run
 
 # Text columns that plugins may not read through a view, and tables that they may not read at all.
 PRIVATE_COLUMNS = frozenset({("steps", "private_text"), ("steps", "private_result")})
@@ -278,6 +278,9 @@ ALTER TABLE residents ADD COLUMN rests_until_hour INTEGER;
 ALTER TABLE plugins ADD COLUMN migrated TEXT;
 """
 
+# Which steps are copies of what an earlier attempt did: calls that were not made again.
+_REPLAYED = "ALTER TABLE steps ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0 CHECK (replayed IN (0, 1))"
+
 
 def table_names() -> frozenset[str]:
     """The names of the kernel's tables."""
@@ -302,6 +305,10 @@ def kernel_migrations() -> Migrations:
     @migrations()
     def m003_thinking(db):  # type: ignore[no-untyped-def]
         _run(db, _THINKING, 3)
+
+    @migrations()
+    def m004_replayed_steps(db):  # type: ignore[no-untyped-def]
+        _run(db, _REPLAYED, 4)
 
     return migrations
 

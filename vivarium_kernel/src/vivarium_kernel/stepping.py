@@ -19,7 +19,7 @@ from vivarium_kernel.meters import Meter
 from vivarium_kernel.records import Effect
 from vivarium_kernel.store import Row, Tx, json_list, setwise
 
-_ROW = "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at"
+_ROW = "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at, replayed"
 
 
 class Holder(Struct, frozen=True):
@@ -30,7 +30,10 @@ class Holder(Struct, frozen=True):
 
 
 class Intent(Struct, frozen=True):
-    """A step about to be done. ``arguments`` is JSON text; ``worst_micros`` are ``usd``, ``aid_micros`` are ``aid``."""
+    """A step about to be done. ``arguments`` is JSON text; ``worst_micros`` are ``usd``, ``aid_micros`` are ``aid``.
+
+    ``replayed`` is one that is not done: an earlier attempt's result is given for it.
+    """
 
     attempt: int
     number: int
@@ -47,6 +50,7 @@ class Intent(Struct, frozen=True):
     prompt: str | None = None
     private: bool = False
     meter: Meter | None = None
+    replayed: bool = False
 
 
 class Result(Struct, frozen=True):
@@ -284,7 +288,7 @@ def _row(intent: Intent, now: int) -> tuple[Any, ...]:
     shown, hidden = (None, intent.arguments) if intent.private else (intent.arguments, None)
     return (
         intent.attempt, intent.number, intent.kind, intent.name, intent.effect, shown, digest, hidden,
-        intent.worst_micros, now,
+        intent.worst_micros, now, intent.replayed,
     )  # fmt: skip
 
 

@@ -115,6 +115,7 @@ class Intent:
     worst_tokens: Number = 0
     model: Word | None = None
     private: bool = False
+    replayed: bool = False
 
 
 @frozen

@@ -141,6 +141,7 @@ def _intent_of(said: Said, body: wire.Intent, resident: str, task: str) -> stepp
         None,
         body.private,
         said.meter,
+        body.replayed,
     )
 
 

@@ -171,8 +171,8 @@ def _models(view: View, since_at: int, troubles: Sequence[Trouble]) -> Iterator[
         if one.what.startswith(_FAILED) and one.what != f"{_FAILED} (open)":
             failures[one.about] += one.times
     for model, calls, tokens_in, tokens_out, spent in view.rows(
-        f"SELECT s.name, sum({thoughts.MADE}), sum(s.tokens_in), sum(s.tokens_out), sum(s.spent_micros) "
-        f"FROM {thoughts.STEPS} WHERE s.kind = 'model' AND s.started_at >= ? GROUP BY 1 ORDER BY 5 DESC, 1",
+        f"SELECT s.name, sum({costing.CALLED}), sum(s.tokens_in), sum(s.tokens_out), sum(s.spent_micros) "
+        "FROM steps s WHERE s.kind = 'model' AND s.started_at >= ? GROUP BY 1 ORDER BY 5 DESC, 1",
         (since_at,),
     ):
         yield Used(model, calls, failures[model], tokens_in, tokens_out, spent)

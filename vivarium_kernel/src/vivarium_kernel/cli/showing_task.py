@@ -124,7 +124,10 @@ def _print_attempt(attempt: Attempt, steps: list[Step], now: int) -> None:
 def _step(step: Step) -> str:
     cost = f", {money(step.spent_micros, 'usd')}" if step.spent_micros else ""
     tokens = f", {step.tokens_in:,} + {step.tokens_out:,} tokens" if step.tokens_in or step.tokens_out else ""
-    return f"{step.kind} {safe(step.name)} {_arguments(step.arguments)}({step.effect}): {step.state}{tokens}{cost}"
+    again = ", as recorded before" if step.replayed else ""
+    return (
+        f"{step.kind} {safe(step.name)} {_arguments(step.arguments)}({step.effect}): {step.state}{again}{tokens}{cost}"
+    )
 
 
 def _arguments(value: Any) -> str:

@@ -19,6 +19,7 @@ Configure one in vivarium.toml (docs/models.md has the whole of it):
       vLLM, your own machine:  vivarium plugins install vivarium-plugins-vllm    model = "vllm:MODEL"
       Groq, with a key:        vivarium plugins install vivarium-plugins-groq    model = "groq:MODEL"
       any OpenAI-compatible:   vivarium plugins install vivarium-plugins-openai  model = "openai:MODEL"
+      In a clone: ./plugins/vivarium_plugins_groq, ./plugins/vivarium_plugins_openai; ..._vllm wants ..._openai first.
   Or see the machinery run without any, by a fixed script that understands nothing:
       vivarium run {folder} --scripted"""
 
@@ -56,7 +57,8 @@ def _refuse_uninstalled(providers: Collection[str]) -> None:
         raise Conflict(
             "model.provider",
             f"The settings name models of {', '.join(missing)}, and no such provider is installed.",
-            f"Install it: vivarium plugins install vivarium-plugins-{missing[0]}; or name another model.",
+            f"Install it: vivarium plugins install vivarium-plugins-{missing[0]} (in a clone: "
+            f"./plugins/vivarium_plugins_{missing[0]}); or name another model.",
             field="model",
         )
 

@@ -8,16 +8,11 @@ from attrs import frozen
 
 from vivarium_kernel.store import View
 
-# A step that a continued attempt was given again is no step of its own; one that certainly never was is none at all.
-STEPS = (
-    "steps s JOIN attempts a ON a.id = s.attempt LEFT JOIN steps p ON p.attempt = a.continues "
-    "AND p.number = s.number AND p.kind = s.kind AND p.name = s.name AND p.state = 'done'"
-)
-MADE = "p.attempt IS NULL AND s.state IN ('done', 'unknown')"
+# A step that an earlier attempt's result was given for is no step; one that certainly never was is none either.
 _STEPS = (
     "SELECT a.task, count(*) AS steps, sum(s.kind = 'model') AS calls, sum(s.tokens_in) AS tokens_in, "
-    "sum(s.tokens_out) AS tokens_out, sum(s.spent_micros) AS spent "
-    f"FROM {STEPS} WHERE {MADE} AND s.kind <> 'command' {{only}} GROUP BY a.task"
+    "sum(s.tokens_out) AS tokens_out, sum(s.spent_micros) AS spent FROM steps s JOIN attempts a ON a.id = s.attempt "
+    "WHERE s.state IN ('done', 'unknown') AND NOT s.replayed AND s.kind <> 'command' {only} GROUP BY a.task"
 )
 _THOUGHTS = (
     "SELECT t.id, coalesce(a.model, ''), coalesce(json_extract(a.facts, '$.instead_of'), ''), "
