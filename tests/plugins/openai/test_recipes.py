@@ -1,12 +1,14 @@
 """Promises about the recipes of the distribution's README: the settings there work with what these servers answer.
 
-The shapes are theirs: Ollama's tool calls without an id, without a number or all numbered 0, with arguments as an
-object; llama.cpp's ``timings`` and its streams without usage.
+What they answer now is recorded (``recorded/README.md``). What they answered before, or answer when told other things,
+is made up here in their form: Ollama's tool calls without an id, without a number or all numbered 0, with arguments as
+an object; llama.cpp's streams without usage.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 import pytest
 from vivarium_plugins_openai.provider import provider
 
-from vivarium_kernel import Price, ProviderFault, Reply, Usage
+from vivarium_kernel import Invalid, ModelInfo, NotFound, Price, ProviderFault, Reply, Usage
 
-from .loopback import WALK, Answering, Folder, Loopback, request, says, streams
+from .loopback import WALK, Answering, Asked, Folder, Loopback, request, says, streams
+from .recording import ASKED, replay
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,102 @@ def answered(recipe: dict[str, Any], answer: Answering, **more: Any) -> Reply:
             return reply
 
     return asyncio.run(run())
+
+
+def replayed(recipes: dict[str, dict[str, Any]], server: str, name: str, at_once: int = 0, **more: Any) -> Reply:
+    """What is made of a recorded answer, to what it was an answer to."""
+    how = {"max_tokens": 12, **ASKED.get(name, {}), **more}
+    return answered(recipes[server], replay(server, name, at_once), **{k: v for k, v in how.items() if k != "model"})
+
+
+@pytest.mark.parametrize("server", ["llamacpp", "ollama"])
+@pytest.mark.promise("Ollama and llama.cpp are read as they answered when they were recorded")
+def test_a_recorded_answer_is_read(recipes: dict[str, dict[str, Any]], server: str) -> None:
+    reply = replayed(recipes, server, "answer")
+    assert reply.text
+    assert reply.finish == {"llamacpp": "length", "ollama": "stop"}[server]
+    assert reply.usage == {"llamacpp": Usage(63, 12, 48), "ollama": Usage(39, 140, 38)}[server]
+    assert "The log of the watch" not in reply.text  # what a model thinks is no answer
+
+
+@pytest.mark.parametrize("at_once", [0, 1, 7, 500])
+@pytest.mark.parametrize("server", ["llamacpp", "ollama"])
+def test_a_recorded_stream_is_read_however_it_is_cut(
+    recipes: dict[str, dict[str, Any]], server: str, at_once: int
+) -> None:
+    heard: list[str] = []
+    reply = replayed(recipes, server, "stream", at_once, say=heard.append)
+    assert len(heard) == {"llamacpp": 12, "ollama": 5}[server]
+    assert "".join(heard) == reply.text
+    assert (reply.finish, reply.usage.tokens_out) == ("length", len(heard))
+
+
+@pytest.mark.parametrize(
+    ("server", "name"), [("llamacpp", "call"), ("llamacpp", "streamed-call"), ("ollama", "streamed-call")]
+)
+def test_a_recorded_call_is_read(recipes: dict[str, dict[str, Any]], server: str, name: str) -> None:
+    reply = replayed(recipes, server, name)
+    assert reply.finish == "tool_calls"
+    assert {(call.name, *json.loads(call.arguments)) for call in reply.tool_calls} == {("walk", "to")}
+    assert len({call.id for call in reply.tool_calls}) == len(reply.tool_calls)
+
+
+def test_recorded_calls_that_ran_out_of_tokens_are_no_whole_calls(recipes: dict[str, dict[str, Any]]) -> None:
+    reply = replayed(recipes, "llamacpp", "cut-calls")
+    assert reply.finish == "length"
+    with pytest.raises(ValueError, match="Expecting"):
+        json.loads(reply.tool_calls[-1].arguments)
+
+
+def test_a_recorded_answer_fits_its_schema(recipes: dict[str, dict[str, Any]]) -> None:
+    reply = replayed(recipes, "llamacpp", "schema")
+    assert list(json.loads(reply.text)) == ["yes"]
+
+
+def test_a_model_that_only_thought_has_said_nothing(recipes: dict[str, dict[str, Any]]) -> None:
+    heard: list[str] = []
+    reply = replayed(recipes, "ollama", "thinking-cut", say=heard.append)
+    assert (reply.text, heard, reply.finish, reply.usage) == ("", [], "length", Usage(39, 30, 38))
+
+
+@pytest.mark.parametrize("server", ["llamacpp", "ollama"])
+def test_a_recorded_refusal_of_a_long_prompt_says_how_much_fits(
+    recipes: dict[str, dict[str, Any]], server: str
+) -> None:
+    with pytest.raises(Invalid, match=r"tokens\) exceeds the available context size \(4096 tokens\)"):
+        replayed(recipes, server, "too-long", text="Hi.")
+
+
+def test_recorded_errors_of_ollama_have_their_kinds(recipes: dict[str, dict[str, Any]]) -> None:
+    with pytest.raises(Invalid, match="gemma3:4b does not support tools"):
+        replayed(recipes, "ollama", "no-tools")
+    with pytest.raises(ProviderFault, match="insufficient memory") as caught:
+        replayed(recipes, "ollama", "no-room")
+    assert (caught.value.kind, caught.value.started) == ("server", True)
+    listed, missing = replay("ollama", "models"), replay("ollama", "no-model")
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (listed if asked.path == "/v1/models" else missing)(asked, writer)
+
+    with pytest.raises(NotFound, match=r"llama3\.2:1b"):
+        answered(recipes["ollama"], answer)
+
+
+@pytest.mark.parametrize("server", ["llamacpp", "ollama"])
+def test_recorded_models_are_listed(recipes: dict[str, dict[str, Any]], server: str) -> None:
+    async def run() -> list[ModelInfo]:
+        async with Loopback(replay(server, "models")) as loopback:
+            made = provider(Folder({"servers": {"it": recipes[server] | {"base_url": loopback.url}}}))
+            found = list(await made.models())
+            await made.close()
+            return found
+
+    names = {model.name for model in asyncio.run(run()) if model.name.startswith("it/")}
+    assert names == {"llamacpp": {"it/tiny.gguf"}, "ollama": {"it/qwen3:1.7b", "it/llama3.2:1b"}}[server]
+
+
+def test_llama_cpp_answers_to_any_name(recipes: dict[str, dict[str, Any]]) -> None:
+    assert replayed(recipes, "llamacpp", "no-model").model == "tiny.gguf"
 
 
 def ollama(delta: str = "message", finish: str | None = "tool_calls", **message: Any) -> dict[str, Any]:
