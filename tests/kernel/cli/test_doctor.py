@@ -163,13 +163,16 @@ def test_the_doctor_of_a_damaged_database_does_not_send_to_the_doctor(lived: Her
     assert "Run `vivarium doctor`" in lived("status").err  # who has not been there yet is
 
 
-def test_names_that_no_plugin_has_are_named_by_the_doctor_and_at_the_start_of_a_run(lived: Here) -> None:
+def test_names_that_no_plugin_and_nobody_has_are_named_by_the_doctor_and_at_the_start_of_a_run(lived: Here) -> None:
     (lived.folder / "plugins.json").write_text('{"disabled": ["verifer", "zzz"]}')
     settings('plugins_allow = ["verifyer"]\ntasks = []', instead="tasks = []")(lived.folder)
+    settings("\n[plugins.dask]\nx = 1\n[limits.adda]\ntool_calls = 3\n[limits.default]\ntool_calls = 9\n")(lived.folder)
     told = (
         ('"disabled" in plugins.json names "verifer"', "did you mean verifier?"),
         ('"disabled" in plugins.json names "zzz"', "see `vivarium plugins list`"),
         ('plugins_allow in vivarium.toml names "verifyer"', "did you mean verifier?"),
+        ('[plugins.NAME] in vivarium.toml names "dask"', "did you mean desk?"),
+        ("[limits.adda] in vivarium.toml limits nobody", "did you mean ada?"),
     )
     found = lived("doctor", "--json").document["findings"]
     for what, mend in told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,6 +14,7 @@ from vivarium_kernel import ledger
 from vivarium_kernel.audit import emit
 from vivarium_kernel.claiming import token_digest
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from vivarium_kernel.problems import near
 from vivarium_kernel.records import MICROS, Actor, Resident, ResidentState, Role
 from vivarium_kernel.settling import EndAttempt, Settlement, settle
 from vivarium_kernel.store import Tx, View
@@ -136,6 +137,15 @@ def end_running(tx: Tx, name: str, reason: str, actor: str, end_attempt: EndAtte
     """End the attempt that a resident is at, and put its task back."""
     for (number,) in tx.rows("SELECT id FROM attempts WHERE resident = ? AND state = 'running'", (name,)):
         settle(tx, [Settlement(number, None, "released", reason, actor=actor, end_attempt=end_attempt)])
+
+
+def nobodys(view: View, named: Iterable[str], founders: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """Of these names those that no resident has, each with what may be done; ``founders`` are to be residents yet."""
+    names = {*founders, *(row[0] for row in view.rows("SELECT name FROM residents"))}
+    for name in named:
+        if name not in names:
+            meant = near(name, names)
+            yield name, f"did you mean {meant}?" if meant else f"vivarium resident add {name}, or mend the name"
 
 
 def free_resident(view: View) -> Resident | None:

@@ -86,12 +86,16 @@ class Registry:
 
 @frozen
 class Choice:
-    """What decides which plugins one opening of a village has on; only ``registry`` outlives it."""
+    """What decides which plugins one opening of a village has on; only ``registry`` outlives it.
+
+    ``configured`` are the names of the tables ``[plugins.NAME]``.
+    """
 
     registry: Registry = field(factory=Registry)
     allow: tuple[str, ...] = (EVERY,)
     without: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
+    configured: tuple[str, ...] = ()
 
     @property
     def strict(self) -> bool:

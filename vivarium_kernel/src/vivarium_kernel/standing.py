@@ -84,7 +84,7 @@ def notices(choice: Choice) -> Iterator[str]:
 
 
 def misnamed(choice: Choice, *, every: bool = True) -> Iterator[str]:
-    """The names of no plugin in plugins.json, plugins_allow and VIVARIUM_PLUGINS: what they were to do is not done.
+    """The names of no plugin in plugins.json, vivarium.toml and VIVARIUM_PLUGINS: what they were to do is not done.
 
     Without ``every`` those that are switched off and like no other name are left out: they may be plugins that have
     gone since, which is no news at each start.
@@ -94,6 +94,7 @@ def misnamed(choice: Choice, *, every: bool = True) -> Iterator[str]:
         ('"disabled" in plugins.json', "switches nothing off", choice.registry.disabled),
         ("plugins_allow in vivarium.toml", "lets nothing load", {*choice.allow} - {EVERY}),
         ("VIVARIUM_PLUGINS or --with-only", "leaves nothing on", choice.only or ()),
+        ("[plugins.NAME] in vivarium.toml", "sets nothing", choice.configured),
     ):
         for name in sorted({*names} - known):
             meant = near(name, known)

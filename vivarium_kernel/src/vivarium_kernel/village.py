@@ -265,7 +265,9 @@ class Village:
         """Which plugins are on and off by name, as ``plugins.json``, the settings and this opening have it."""
         how = self._how
         only = registry.only_of(self.environ) if how.only is None else how.only
-        return Choice(registry.read(self.folder), self.settings.plugins_allow, how.without, only)
+        return Choice(
+            registry.read(self.folder), self.settings.plugins_allow, how.without, only, tuple(self.settings.plugins)
+        )
 
     def recompose(self, alive: Mapping[str, Plugin]) -> None:
         """Take up what is switched on now; those that are ``alive`` stay the same objects.

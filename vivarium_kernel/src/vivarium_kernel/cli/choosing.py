@@ -72,7 +72,8 @@ def surroundings(village: Path | None) -> tuple[Path | None, Settings | None, Ch
             raise
         return None, None, Choice(only=only)
     settings = load(folder).settings
-    return folder, settings, Choice(registry.read(folder), settings.plugins_allow, only=only)
+    choice = Choice(registry.read(folder), settings.plugins_allow, only=only, configured=tuple(settings.plugins))
+    return folder, settings, choice
 
 
 def installed_on(choice: Choice) -> dict[str, Found]:

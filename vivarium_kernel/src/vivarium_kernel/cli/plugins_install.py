@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from attrs import evolve
 
 from vivarium_kernel.cli.choosing import surroundings
 from vivarium_kernel.cli.opening import acting, as_option, village_option
@@ -91,7 +92,7 @@ def _record(
         }
         with acting(folder, token, ROUTE) as (opened, actor), enabling.whole(folder):
             opened.store.call(enabling.enable, enabling.On(folder, records, actor, tuple(lines)))
-        choice = registry.Choice(registry.read(folder), choice.allow, choice.without, choice.only)
+        choice = evolve(choice, registry=registry.read(folder))
     else:
         click.echo("There is no village here, so that nothing is recorded.")
     bad = 0
