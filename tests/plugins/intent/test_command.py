@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import vivarium_plugins_intent
 from attrs import frozen
 from click.testing import CliRunner
 from vivarium_kernel.cli import main
+from vivarium_kernel.cli.opening import acting
 from vivarium_kernel.cli.refusing import answered
 from vivarium_kernel.people import NewToken
 from vivarium_kernel.village import Village, With
@@ -104,6 +106,22 @@ def test_json_is_one_document_with_the_digest(plan: Callable[..., Said]) -> None
     assert again["posted"] is True
     assert len(tasks(plan)) == 3
     assert len(again["digest"]) == 16
+
+
+def test_plans_are_listed_with_what_became_of_them(plan: Callable[..., Said]) -> None:
+    assert plan("--list").out == "There is no plan yet: vivarium plan GOAL\n"
+    plan(SHORT)
+    plan(LONG, "--yes")
+    listed = plan("--list")
+    assert listed.status == 0, listed.err
+    assert re.findall(r"^(t\d) +(posted|to be approved) +(.{12})", listed.out, re.M) == [
+        ("t2", "posted", LONG[:12]), ("t1", "to be approved", SHORT[:12]),
+    ]  # fmt: skip
+    both = json.loads(plan("--list", "--json").out)["plans"]
+    assert [(one["plan"], one["state"], one["posted"]) for one in both] == [("t2", "done", True), ("t1", "done", False)]
+    with acting(plan.folder, None, "POST /plan", plugins=True) as (opened, actor):  # type: ignore[attr-defined]
+        waiting = asyncio.run(command._do(opened, actor, "list", {"waiting": True}))["plans"]
+    assert [one["plan"] for one in waiting] == ["t1"]
 
 
 def test_files_of_the_folder_are_planned(plan: Callable[..., Said]) -> None:

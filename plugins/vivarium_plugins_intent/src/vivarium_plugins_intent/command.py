@@ -37,6 +37,7 @@ _LIMITS = (
 @click.option("--clarify", "clarifications", multiple=True, metavar="TEXT", help="How an open point is meant.")
 @click.option("--model", metavar="PROVIDER:NAME", help="The model that plans, and does the tasks.")
 @click.option("--yes", is_flag=True, help="Post the plan without asking.")
+@click.option("--list", "listed", is_flag=True, help="List the plans that there are instead, the newest first.")
 @click.option(
     "--wait",
     type=click.FloatRange(0, 86_400),
@@ -49,7 +50,7 @@ _LIMITS = (
 @json_option
 def plan(
     goal: str | None, files: str | None, budget: str | None, min_budget: str | None, model: str | None, yes: bool,
-    wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
+    listed: bool,    wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Turn a goal into tasks with dependencies and budgets.
 
@@ -68,8 +69,10 @@ def plan(
         )
         if value is not None
     }
+    if listed:
+        return _list(village, token, as_json)
     if goal is None and files is None:
-        raise click.UsageError("Give a GOAL, or --files GLOB.")
+        raise click.UsageError("Give a GOAL, or --files GLOB, or --list.")
     with acting(village, token, _ROUTE, plugins=True) as (opened, actor):
         shown = asyncio.run(_made(opened, actor, asked, wait))
         if not shown["ready"]:
@@ -86,6 +89,24 @@ def plan(
             click.echo(f"  vivarium do intent.approve plan={shown['plan']} digest={shown['digest']}")
     if as_json:
         print_json(shown)
+    return 0
+
+
+def _list(village: Path | None, token: str | None, as_json: bool) -> int:
+    with acting(village, token, _ROUTE, plugins=True) as (opened, actor):
+        plans = asyncio.run(_do(opened, actor, "list", {}))["plans"]
+    if as_json:
+        print_json({"plans": plans})
+        return 0
+    if not plans:
+        click.echo("There is no plan yet: vivarium plan GOAL")
+        return 0
+    said = {True: "posted", False: "to be approved"}
+    table(
+        ("!plan", "!state", "*goal"),
+        [(one["plan"], said[one["posted"]] if one["state"] == "done" else one["state"], one["goal"]) for one in plans],
+    )
+    click.echo("See one: vivarium do intent.show plan=ID")
     return 0
 
 
