@@ -264,6 +264,31 @@ def test_a_parked_task_is_continued_with_what_was_recorded(scene: Served) -> Non
     again = scene.post("/wire/claims", body, WORKER).ok()["claim"]
     assert again["attempt"] != work.claim["attempt"]
     assert [(s["number"], s["name"], s["result"]) for s in again["recorded"]] == [(1, "ask", {"asked": True})]
+    path = f"/wire/attempts/{again['attempt']}/result"
+    ask = {"number": 1, "kind": "tool", "name": "ask", "effect": "once"}
+    other = {"number": 1, "state": "done", "result": {"asked": False}, "intent": ask}
+    scene.post(path, other, again["token"]).problem(409, "step.intent")  # that was not recorded, so it is no replay
+    scene.post(path, {**other, "result": {"asked": True}}, again["token"]).ok()
+    assert scene.rows("SELECT attempt, replayed FROM steps ORDER BY attempt") == [
+        (work.claim["attempt"], 0), (again["attempt"], 1),
+    ]  # fmt: skip
+
+
+def test_a_step_that_was_not_recorded_before_can_not_be_said_to_be_replayed(scene: Served) -> None:
+    work = Work(scene, ECHO)
+    step = {"number": 1, "kind": "tool", "name": "x", "effect": "idempotent"}
+    work.say("result", number=1, state="done", result=1, intent=step).problem(409, "step.intent")
+    work.say("intent", **step, replayed=True).problem(422, "input")
+    work.say("result", number=1, state="done", result=1, intent=step | {"effect": "pure"}).ok()
+    assert scene.rows("SELECT replayed FROM steps") == [(0,)]
+
+
+@pytest.mark.parametrize("word", ["backoff", "quota", "zzz"])
+def test_an_outcome_waits_for_people_or_for_nothing(scene: Served, word: str) -> None:
+    work = Work(scene, ECHO)
+    work.settle(fault="provider", reason="r", waits_for=word).problem(422, "input")
+    assert work.settle(fault="provider", reason="r", waits_for="key").ok()["task_state"] == "parked"
+    assert scene.rows("SELECT parked_for, wake_at FROM tasks") == [("key", None)]
 
 
 def test_a_worker_is_given_only_what_it_can_do(scene: Served) -> None:

@@ -178,7 +178,8 @@ def test_names_that_no_plugin_and_nobody_has_are_named_by_the_doctor_and_at_the_
     for what, mend in told:
         assert [one for one in found if what in one["what"] and one["mend"] == mend], found
     run = vivarium("run", cwd=lived.folder)
-    assert [what for what, mend in told if what not in run.out] == [told[1][0]]  # that one may just have gone
+    # The one may just have gone, the other may be made yet.
+    assert [what for what, mend in told if what not in run.out] == [told[1][0], told[4][0]]
     once = vivarium("doctor", cwd=lived.folder, env={"VIVARIUM_PLUGINS": "verifer"})
     assert 'VIVARIUM_PLUGINS or --with-only names "verifer"' in once.out
 

@@ -334,14 +334,14 @@ class Board:
 
     def decide(self, name: str, what: str) -> str | None:
         task = self.tasks[name]
-        awaited = task.state == "parked" and task.parked_for in ("approval", "answer")
+        awaited = task.state == "parked" and task.parked_for in ("approval", "answer", "key")
         attempt = next((a for a in self.attempts.values() if a.task == name and a.state != "ended"), None)
         if what in ("approve", "reject"):
             if task.state == "review" and attempt is not None:
                 self.settle(attempt.id, None, "accepted" if what == "approve" else "rejected")
             elif awaited and what == "approve":
                 task.approved = task.approved or task.parked_for == "approval"
-                task.state, task.parked_for, task.wake_at = "open", None, None
+                task.state, task.parked_for, task.wake_at, task.declined = "open", None, None, ()
             elif awaited:
                 self._end(task, "blocked")
             else:

@@ -285,7 +285,7 @@ def test_a_task_whose_model_wants_a_key_waits_for_people_and_then_goes_on(
     task = village.task("Ask.")
     run_cycles()
     assert rows(village, f"SELECT state, parked_for, failures, faults FROM tasks WHERE id = '{task}'") == [
-        ("parked", "answer", 0, 0)
+        ("parked", "key", 0, 0)
     ]
     village.store.call(deciding.decide, deciding.Decision(task, "approve", "operator:test"))
     assert rows(village, f"SELECT approved FROM tasks WHERE id = '{task}'") == [(None,)]  # safety may still ask

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from vivarium_kernel.cli.status import status_of
 from vivarium_kernel.deciding import Answering, Decision, answer, decide, question
 from vivarium_kernel.errors import Conflict, NotFound, VivariumError
 from vivarium_kernel.records import Task
@@ -14,7 +15,7 @@ from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, VirtualClock, events, rows
 from vivarium_kernel.waiting import wait_of
 
-from vivarium_kernel import board
+from vivarium_kernel import ProviderFault, board
 
 from .scene import HIDDEN, heard, use
 
@@ -144,6 +145,32 @@ def test_a_question_with_a_deadline_goes_on_without_an_answer_and_the_model_is_t
     run_cycles(1)
     (said,) = told(scripted_model)
     assert (said["answer"], said["note"]) == (None, "Nobody answered in time: go on without an answer.")
+
+
+@pytest.mark.parametrize("waits_for", ["key", "answer"])
+def test_a_question_whose_time_ran_out_is_open_no_more_whatever_its_task_waits_for_then(
+    village: StagedVillage,
+    scripted_model: ScriptedModel,
+    run_cycles: RunCycles,
+    virtual_clock: VirtualClock,
+    waits_for: str,
+) -> None:
+    scripted_model.says(
+        use("desk.ask", question=EDITION, minutes=30), ProviderFault("no key", started=False, kind="unauthorized")
+    )
+    task = village.task()
+    run_cycles(1)
+    virtual_clock.pass_time(seconds=31 * 60)
+    run_cycles(1)
+    assert rows(village, "SELECT state, parked_for FROM tasks") == [("parked", "key")]
+    village.store.call(lambda tx, word: tx.run("UPDATE tasks SET parked_for = ?", (word,)), waits_for)
+    with village.store.view() as view:
+        found = board.task(view, task)
+        assert question(view, found) is None
+        assert wait_of(view, found).next_step == f"vivarium task approve {task}, or reject it"
+        assert status_of(view, village.folder)["asking"] == []
+    with pytest.raises(Conflict, match=r"asks no question|can't be answered"):
+        reply(village, task, "The second.")
 
 
 def test_only_an_open_question_can_be_answered_and_only_once(

@@ -115,13 +115,16 @@ def test_plans_are_listed_with_what_became_of_them(plan: Callable[..., Said]) ->
     listed = plan("--list")
     assert listed.status == 0, listed.err
     assert re.findall(r"^(t\d) +(posted|to be approved) +(.{12})", listed.out, re.M) == [
-        ("t2", "posted", LONG[:12]), ("t1", "to be approved", SHORT[:12]),
+        ("t1", "to be approved", SHORT[:12]), ("t2", "posted", LONG[:12]),
     ]  # fmt: skip
     both = json.loads(plan("--list", "--json").out)["plans"]
-    assert [(one["plan"], one["state"], one["posted"]) for one in both] == [("t2", "done", True), ("t1", "done", False)]
+    assert [(one["plan"], one["state"], one["posted"]) for one in both] == [("t1", "done", False), ("t2", "done", True)]
     with acting(plan.folder, None, "POST /plan", plugins=True) as (opened, actor):  # type: ignore[attr-defined]
         waiting = asyncio.run(command._do(opened, actor, "list", {"waiting": True}))["plans"]
+        few = asyncio.run(command._do(opened, actor, "list", {"most": 1}))
     assert [one["plan"] for one in waiting] == ["t1"]
+    assert ([one["plan"] for one in few["plans"]], few["more"]) == (["t1"], True)
+    assert plan("--list", SHORT).status == 2
 
 
 def test_files_of_the_folder_are_planned(plan: Callable[..., Said]) -> None:

@@ -1,8 +1,8 @@
 """Promises about the recipes of the distribution's README: the settings there work with what these servers answer.
 
-What they answer now is recorded (``recorded/README.md``). What they answered before, or answer when told other things,
-is made up here in their form: Ollama's tool calls without an id, without a number or all numbered 0, with arguments as
-an object; llama.cpp's streams without usage.
+What they answer now is kept in files (``recorded/README.md`` says whence). What they answered before, or answer when
+told other things, is made up here in their form: Ollama's tool calls without an id, without a number or all numbered 0,
+with arguments as an object; llama.cpp's streams without usage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def replayed(recipes: dict[str, dict[str, Any]], server: str, name: str, at_once
 
 
 @pytest.mark.parametrize("server", ["llamacpp", "ollama"])
-@pytest.mark.promise("Ollama and llama.cpp are read as they answered when they were recorded")
+@pytest.mark.promise("llama.cpp is read as it answered, and Ollama as its users say that it answers")
 def test_a_recorded_answer_is_read(recipes: dict[str, dict[str, Any]], server: str) -> None:
     reply = replayed(recipes, server, "answer")
     assert reply.text

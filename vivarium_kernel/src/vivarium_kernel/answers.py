@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from vivarium_kernel.records import Entitlement, NewTask, Outcome, Reject, Review, Section, Verdict
+from vivarium_kernel.records import FOR_PEOPLE, Entitlement, NewTask, Outcome, Reject, Review, Section, Verdict
 
 Reader = Callable[[Any, tuple[Any, ...]], Any]
 
@@ -135,6 +135,8 @@ def outcome(value: Any, arguments: tuple[Any, ...]) -> Outcome | None:
     for name in ("answer", "reason", "stdout", "stderr"):
         if type(getattr(value, name)) is not str:
             raise Nonsense(f"answered an outcome whose {name} is {_named(getattr(value, name))}; it is a string")
+    if value.waits_for is not None and value.waits_for not in FOR_PEOPLE:
+        raise Nonsense(f"answered an outcome that waits for {value.waits_for!r}; choose {', '.join(FOR_PEOPLE)}")
     if value.exit_code is not None and type(value.exit_code) is not int:
         raise Nonsense(f"answered the exit code {value.exit_code!r}; it is an integer or None")
     if type(value.seconds) not in (float, int) or not math.isfinite(value.seconds):

@@ -458,7 +458,7 @@ def attempt(view: View | Tx, number: int) -> Attempt:
 def steps(view: View | Tx, number: int) -> list[Step]:
     """The steps of an attempt, in order. Private texts are left out: the record keeps their digest."""
     return [
-        Step(*[*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:-1], bool(row[-1])])
+        Step(*[*row[:6], _json(row[6]), row[7], _json(row[8]), *row[9:-1], False, bool(row[-1])])
         for row in view.rows(f"SELECT {STEP_COLUMNS} FROM steps WHERE attempt = ? ORDER BY number", (number,))
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import Literal
 
 from attrs import field, frozen
@@ -10,7 +11,7 @@ from attrs import field, frozen
 from vivarium_kernel import board
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Invalid
-from vivarium_kernel.records import ENDED_STATES, Actor, Ending, Review, Task, Verdict
+from vivarium_kernel.records import ENDED_STATES, FOR_PEOPLE, Actor, Ending, Review, Task, Verdict
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
 from vivarium_kernel.store import Tx, View, json_list
 
@@ -45,7 +46,7 @@ def _approve(tx: Tx, task: Task, asked: Decision) -> None:
     """
     if task.state == "review":
         _end_review(tx, task, asked, Review("accept", 1.0, asked.reason or "approved"))
-    elif task.state == "parked" and task.parked_for in ("approval", "answer"):
+    elif task.state == "parked" and task.parked_for in FOR_PEOPLE:
         asking = question(tx, task)
         if asking is not None:
             asking.write(tx, asked.reason or WORDLESS, asked.actor)
@@ -64,7 +65,7 @@ def _approve(tx: Tx, task: Task, asked: Decision) -> None:
 def _reject(tx: Tx, task: Task, asked: Decision) -> None:
     if task.state == "review":
         _end_review(tx, task, asked, Review("reject", 1.0, asked.reason or "rejected"))
-    elif task.state == "parked" and task.parked_for in ("approval", "answer"):
+    elif task.state == "parked" and task.parked_for in FOR_PEOPLE:
         _end_without_attempt(tx, task, "blocked", asked)
     else:
         raise _not_now(task, "rejected", "Only a task in review, or parked for an approval or answer, can be.")
@@ -147,18 +148,32 @@ class Question:
 
 
 def question(source: Tx | View, task: Task) -> Question | None:
-    """The open question of a task that is parked for an answer; None where it asks nothing in words."""
+    """The open question of a task that is parked for an answer; None where it asks nothing in words.
+
+    A question that an attempt was given again is over: its time ran out, and the thought went on without an answer.
+    """
     if task.state != "parked" or task.parked_for != "answer" or task.continues is None:
         return None
     row = source.row(
-        "SELECT number, result FROM steps WHERE attempt = ? AND kind = 'tool' AND state = 'done' "
+        "SELECT number, result, replayed FROM steps WHERE attempt = ? AND kind = 'tool' AND state = 'done' "
         "ORDER BY number DESC LIMIT 1",
         (task.continues,),
     )
-    result = None if row is None else json.loads(row[1])
-    if row is None or not isinstance(result, dict) or "question" not in result or result.get("answer", "") is not None:
+    if row is None or row[2]:
+        return None
+    result = json.loads(row[1])
+    if not isinstance(result, dict) or "question" not in result or result.get("answer", "") is not None:
         return None
     return Question(task.id, task.continues, row[0], str(result["question"]))
+
+
+def questions(source: Tx | View, most: int) -> list[tuple[Task, Question]]:
+    """The open questions, those of the oldest tasks first, ``most`` of them."""
+    rows = source.rows(
+        "SELECT id FROM tasks WHERE state = 'parked' AND parked_for = 'answer' AND continues IS NOT NULL ORDER BY seq"
+    )
+    tasks = (board.task(source, row[0]) for row in rows)
+    return list(islice(((task, asked) for task in tasks if (asked := question(source, task)) is not None), most))
 
 
 @frozen

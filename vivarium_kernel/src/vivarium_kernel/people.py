@@ -139,10 +139,10 @@ def end_running(tx: Tx, name: str, reason: str, actor: str, end_attempt: EndAtte
         settle(tx, [Settlement(number, None, "released", reason, actor=actor, end_attempt=end_attempt)])
 
 
-def nobodys(view: View, named: Iterable[str], founders: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """Of these names those that no resident has, each with what may be done; ``founders`` are to be residents yet."""
-    names = {*founders, *(row[0] for row in view.rows("SELECT name FROM residents"))}
-    for name in named:
+def nobodys(view: View, named: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Of these names those that no resident has, each with what may be done."""
+    names = {row[0] for row in view.rows("SELECT name FROM residents")}
+    for name in sorted(named):
         if name not in names:
             meant = near(name, names)
             yield name, f"did you mean {meant}?" if meant else f"vivarium resident add {name}, or mend the name"

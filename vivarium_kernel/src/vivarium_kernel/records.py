@@ -18,7 +18,8 @@ Effect = Literal["pure", "idempotent", "once"]
 TaskState = Literal["waiting", "open", "claimed", "parked", "review", "done", "failed", "cancelled", "blocked"]
 ENDED_STATES = ("done", "failed", "cancelled", "blocked")
 EndingKind = Literal["accepted", "rejected", "failed", "released", "lapsed", "parked", "cancelled", "blocked"]
-ParkedFor = Literal["approval", "answer", "pause", "quota", "time", "backoff"]
+ParkedFor = Literal["approval", "answer", "key", "pause", "quota", "time", "backoff"]
+FOR_PEOPLE: tuple[ParkedFor, ...] = ("approval", "answer", "key")  # what only a person can end
 ResidentState = Literal["active", "paused", "quarantined", "banned", "retired"]
 Role = Literal["operator", "human", "resident", "worker"]
 
@@ -162,7 +163,7 @@ class Outcome:
     ``fault`` says whose fault a failure is (docs/rules.md, "Board"): ``None`` for none, ``task`` is counted,
     ``provider`` is not counted and is tried again after a pause, of ``retry_seconds`` at least; ``invalid`` fails the
     task at once. ``usage`` is that of all its calls. ``to_people`` is for what only a person can decide,
-    ``waits_for`` (``answer``) for what only they can make possible.
+    ``waits_for`` for what only they can make possible: the task is parked for it.
     """
 
     answer: str = ""
@@ -177,7 +178,7 @@ class Outcome:
     usage: Usage | None = None
     retry_seconds: float | None = None
     to_people: bool = False
-    waits_for: str | None = None
+    waits_for: Literal["approval", "answer", "key"] | None = None
     data: Mapping[str, Any] = field(factory=dict)
 
 
@@ -252,8 +253,8 @@ class Step:
     tokens_out: int
     started_at: int
     ended_at: int | None
-    replayed: bool = False
     private: bool = False
+    replayed: bool = False
 
 
 @frozen

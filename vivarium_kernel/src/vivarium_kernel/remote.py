@@ -264,7 +264,7 @@ class Worker:
         except Exception as error:
             log.exception("attempt %s met a fault of the worker", claim.attempt)
             with contextlib.suppress(VivariumError):
-                await link.release(f"fault of its worker: {error!r}"[:2000])
+                await link.fail(f"fault of its worker: {error!r}"[:2000])
         finally:
             self._acting.pop(claim.attempt, None)
             self._interrupted.discard(claim.attempt)

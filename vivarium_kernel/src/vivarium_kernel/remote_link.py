@@ -78,9 +78,10 @@ class RemoteLink:
 
     def settle(self, settlement: Settlement) -> Awaitable[Settled]:
         """Hand in the outcome; what the settlement says beside it is not ours to say: the village judges."""
-        outcome = settlement.outcome or Outcome(fault="provider", reason=settlement.reason)
+        if settlement.outcome is None:
+            return self.fail(settlement.reason)
         self.settling = True
-        return self._in_order("settle", wire.Settle(outcome), wire.Ended, _settled)
+        return self._in_order("settle", wire.Settle(settlement.outcome), wire.Ended, _settled)
 
     def provider(self, name: str) -> Provider:
         if name in self._distrusted:
@@ -117,6 +118,11 @@ class RemoteLink:
         acted: wire.Acted = await self._in_order("act", wire.Act(number, action, asked), wire.Acted, _itself)
         job.took(acted.number)
         return Acted(acted.reply, acted.ended)
+
+    def fail(self, reason: str) -> Awaitable[Settled]:
+        """The worker itself failed: the task is tried again after a pause, which is longer each time."""
+        self.settling = True
+        return self._in_order("settle", wire.Settle(Outcome(fault="provider", reason=reason)), wire.Ended, _settled)
 
     def release(self, reason: str, *, declined: bool = False) -> Awaitable[Settled]:
         """Give the task back."""
@@ -180,7 +186,6 @@ def _intent(intent: stepping.Intent) -> wire.Intent:
         0 if intent.meter is None else intent.meter.worst_tokens,
         intent.model,
         intent.private,
-        intent.replayed,
     )
 
 

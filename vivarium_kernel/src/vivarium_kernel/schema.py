@@ -279,7 +279,13 @@ ALTER TABLE plugins ADD COLUMN migrated TEXT;
 """
 
 # Which steps are copies of what an earlier attempt did: calls that were not made again.
-_REPLAYED = "ALTER TABLE steps ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0 CHECK (replayed IN (0, 1))"
+_REPLAYED = """
+ALTER TABLE steps ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0 CHECK (replayed IN (0, 1));
+UPDATE steps SET replayed = 1 WHERE state = 'done' AND tokens_in = 0 AND tokens_out = 0 AND worst_micros = 0
+  AND started_at = ended_at AND EXISTS (SELECT 1 FROM attempts a JOIN steps p ON p.attempt = a.continues
+  AND p.number = steps.number AND p.kind = steps.kind AND p.state = 'done'
+  AND (p.kind = 'model' OR p.digest = steps.digest) WHERE a.id = steps.attempt);
+"""
 
 
 def table_names() -> frozenset[str]:

@@ -94,7 +94,7 @@ def misnamed(choice: Choice, *, every: bool = True) -> Iterator[str]:
         ('"disabled" in plugins.json', "switches nothing off", choice.registry.disabled),
         ("plugins_allow in vivarium.toml", "lets nothing load", {*choice.allow} - {EVERY}),
         ("VIVARIUM_PLUGINS or --with-only", "leaves nothing on", choice.only or ()),
-        ("[plugins.NAME] in vivarium.toml", "sets nothing", choice.configured),
+        ("[plugins.NAME] in vivarium.toml", "sets nothing", {*choice.configured} - choice.registry.disabled),
     ):
         for name in sorted({*names} - known):
             meant = near(name, known)

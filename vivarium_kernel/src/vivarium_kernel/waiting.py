@@ -9,7 +9,7 @@ from attrs import frozen
 
 from vivarium_kernel import board, village_time
 from vivarium_kernel.deciding import question
-from vivarium_kernel.records import MICROS, Task
+from vivarium_kernel.records import FOR_PEOPLE, MICROS, Task
 from vivarium_kernel.store import View
 from vivarium_kernel.wording import lasting, when
 
@@ -56,7 +56,7 @@ def only_people_awaited(view: View) -> bool:
     """Whether nothing moves until a person decides: what waits for other tasks then waits for a person, too."""
     row = view.row(
         "SELECT EXISTS (SELECT 1 FROM tasks WHERE state = 'open') OR EXISTS (SELECT 1 FROM tasks WHERE "
-        "state = 'claimed' OR (state = 'parked' AND parked_for NOT IN ('approval', 'answer')))"
+        f"state = 'claimed' OR (state = 'parked' AND parked_for NOT IN {FOR_PEOPLE}))"
     )
     return row is not None and not row[0]
 
@@ -95,7 +95,7 @@ def _parked(view: View, task: Task) -> Wait:
     reason = f": {task.reason}" if task.reason else ""
     until = f"until {when(task.wake_at, now)} (in {lasting((task.wake_at - now) / MICROS)})" if task.wake_at else ""
     match task.parked_for:
-        case "approval" | "answer" as what:
+        case "approval" | "answer" | "key" as what:
             kind: Kind = "person"
             text, step = (
                 f"a person's {what}{until and f' {until}'}{reason}",

@@ -37,7 +37,9 @@ _LIMITS = (
 @click.option("--clarify", "clarifications", multiple=True, metavar="TEXT", help="How an open point is meant.")
 @click.option("--model", metavar="PROVIDER:NAME", help="The model that plans, and does the tasks.")
 @click.option("--yes", is_flag=True, help="Post the plan without asking.")
-@click.option("--list", "listed", is_flag=True, help="List the plans that there are instead, the newest first.")
+@click.option(
+    "--list", "listed", is_flag=True, help="List the plans that there are; those that wait to be posted come first."
+)
 @click.option(
     "--wait",
     type=click.FloatRange(0, 86_400),
@@ -50,7 +52,8 @@ _LIMITS = (
 @json_option
 def plan(
     goal: str | None, files: str | None, budget: str | None, min_budget: str | None, model: str | None, yes: bool,
-    listed: bool,    wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
+    listed: bool,
+    wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Turn a goal into tasks with dependencies and budgets.
 
@@ -70,6 +73,8 @@ def plan(
         if value is not None
     }
     if listed:
+        if goal is not None or files is not None:
+            raise click.UsageError("--list takes no GOAL and no --files.")
         return _list(village, token, as_json)
     if goal is None and files is None:
         raise click.UsageError("Give a GOAL, or --files GLOB, or --list.")
@@ -94,10 +99,11 @@ def plan(
 
 def _list(village: Path | None, token: str | None, as_json: bool) -> int:
     with acting(village, token, _ROUTE, plugins=True) as (opened, actor):
-        plans = asyncio.run(_do(opened, actor, "list", {}))["plans"]
+        found = asyncio.run(_do(opened, actor, "list", {}))
     if as_json:
-        print_json({"plans": plans})
+        print_json(found)
         return 0
+    plans = found["plans"]
     if not plans:
         click.echo("There is no plan yet: vivarium plan GOAL")
         return 0
@@ -106,6 +112,8 @@ def _list(village: Path | None, token: str | None, as_json: bool) -> int:
         ("!plan", "!state", "*goal"),
         [(one["plan"], said[one["posted"]] if one["state"] == "done" else one["state"], one["goal"]) for one in plans],
     )
+    if found["more"]:
+        click.echo("There are older ones: vivarium do intent.list most=500")
     click.echo("See one: vivarium do intent.show plan=ID")
     return 0
 

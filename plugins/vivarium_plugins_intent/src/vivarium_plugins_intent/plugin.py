@@ -90,7 +90,7 @@ class PlanRequest:
 
 @frozen
 class Listing:
-    """The newest plans; ``waiting`` are only those that nobody has posted yet."""
+    """At most so many plans; ``waiting`` are only those that nobody has posted yet."""
 
     waiting: bool = False
     most: Annotated[int, Meta(ge=1, le=500)] = 50
@@ -123,8 +123,8 @@ class IntentPlugin(Plugin):
         return [
             Action(name="intent.plan", doc="Let a plan be made of a goal; it is shown, and posts nothing yet.",
                    Input=PlanRequest, roles=_PEOPLE, rate_per_minute=30, run=self._plan),
-            Action(name="intent.list", doc="List plans, the newest first.", Input=Listing, roles=_PEOPLE, effect="pure",
-                   run=self._list),
+            Action(name="intent.list", doc="List plans: first those that wait to be posted, then the newest.",
+                   Input=Listing, roles=_PEOPLE, effect="pure", run=self._list),
             Action(name="intent.show", doc="Show a plan: its tasks, their budgets, and the digest to approve it with.",
                    Input=PlanName, roles=_PEOPLE, effect="pure", run=self._show),
             Action(name="intent.approve", doc="Post the tasks of a plan as it was shown.", Input=Approval,
@@ -182,14 +182,16 @@ class IntentPlugin(Plugin):
         rows = tx.read(
             "SELECT p.id, p.state, json_extract(p.spec, '$.prompt'), EXISTS (SELECT 1 FROM tasks t "
             "WHERE t.id = p.id || ? AND t.by = p.by) AS posted FROM tasks p WHERE p.mode = ? AND p.by = ? AND (NOT ? "
-            "OR (NOT posted AND p.state NOT IN ('failed', 'blocked', 'cancelled'))) ORDER BY p.seq DESC LIMIT ?",
-            (f"-{WHOLE}", MODE, f"plugin:{self.name}", asked.waiting, asked.most),
+            "OR (NOT posted AND p.state NOT IN ('failed', 'blocked', 'cancelled'))) "
+            "ORDER BY posted OR p.state IN ('failed', 'blocked', 'cancelled'), p.seq DESC LIMIT ?",
+            (f"-{WHOLE}", MODE, f"plugin:{self.name}", asked.waiting, asked.most + 1),
         )
         return {
             "plans": [
                 {"plan": name, "state": state, "posted": bool(posted), "goal": splitting.title_of(goal)}
-                for name, state, goal, posted in rows
-            ]
+                for name, state, goal, posted in rows[: asked.most]
+            ],
+            "more": len(rows) > asked.most,
         }
 
     def _show(self, tx: PluginTx, actor: Actor, asked: PlanName) -> dict[str, Any]:

@@ -21,7 +21,18 @@ from vivarium_kernel.audit import Filter
 from vivarium_kernel.claiming import NotClaimed
 from vivarium_kernel.errors import Conflict
 from vivarium_kernel.people import free_resident
-from vivarium_kernel.records import ENDED_STATES, Attempt, Effect, Event, NewTask, Subject, Task, TaskState, Usage
+from vivarium_kernel.records import (
+    ENDED_STATES,
+    FOR_PEOPLE,
+    Attempt,
+    Effect,
+    Event,
+    NewTask,
+    Subject,
+    Task,
+    TaskState,
+    Usage,
+)
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
 from vivarium_kernel.village_time import Times
@@ -153,7 +164,7 @@ def _is_over(task: Task) -> bool:
     """Ended, or waiting for people: nothing more happens by itself."""
     if task.state in ENDED_STATES or task.state == "review":
         return True
-    return task.state == "parked" and task.parked_for in ("approval", "answer")
+    return task.state == "parked" and task.parked_for in FOR_PEOPLE
 
 
 async def end_of(api: Api, task: Task, wait_seconds: float) -> Task:

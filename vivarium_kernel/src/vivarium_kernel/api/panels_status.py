@@ -10,6 +10,7 @@ import msgspec
 
 from vivarium_kernel import audit
 from vivarium_kernel.api.panels_asking import ask
+from vivarium_kernel.records import FOR_PEOPLE
 
 if TYPE_CHECKING:
     from vivarium_kernel.api.operations import Call
@@ -37,7 +38,7 @@ def _awaited(village: Village) -> tuple[dict[str, int], list[Any]]:
         rows = view.rows(
             "SELECT CASE state WHEN 'review' THEN 'review' ELSE parked_for END, count(*) FROM tasks "
             "WHERE state IN ('claimed', 'parked', 'review', 'waiting') AND (state = 'review' OR "
-            "(state = 'parked' AND parked_for IN ('approval', 'answer'))) GROUP BY 1"
+            f"(state = 'parked' AND parked_for IN {FOR_PEOPLE})) GROUP BY 1"
         )
         return dict(rows), audit.last(view, RECENT_EVENTS)[::-1]
 

@@ -13,7 +13,7 @@ from vivarium_kernel.api.panels_asking import ask
 from vivarium_kernel.audit import Filter
 from vivarium_kernel.board import TASK_COLUMNS
 from vivarium_kernel.errors import Invalid
-from vivarium_kernel.records import ENDED_STATES, Task
+from vivarium_kernel.records import ENDED_STATES, FOR_PEOPLE, Task
 from vivarium_kernel.waiting import wait_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PAGE = 50
 EVENTS = 100
 MOST_STEPS = 100
 _MOVING = "state IN ('claimed', 'parked', 'review', 'waiting')"  # words of a partial index
-_ASKED = "(state = 'review' OR (state = 'parked' AND parked_for IN ('approval', 'answer')))"
+_ASKED = f"(state = 'review' OR (state = 'parked' AND parked_for IN {FOR_PEOPLE}))"
 # What the board may be narrowed to: the word in the address, what it is called, and the tasks that it means.
 VIEWS: tuple[tuple[str, str, str], ...] = (
     ("all", "All", "1"),
@@ -113,7 +113,7 @@ def _around(village: Village, task: Task, attempts: list[int]) -> dict[str, Any]
 
 def decisions(task: Task) -> tuple[str, ...]:
     """What a person may decide about a task as it stands, as ``deciding`` would let them."""
-    asked = task.state == "review" or (task.state == "parked" and task.parked_for in ("approval", "answer"))
+    asked = task.state == "review" or (task.state == "parked" and task.parked_for in FOR_PEOPLE)
     found = ["approve", "reject"] if asked else []
     if task.state not in ("claimed", "open", "waiting", "done"):
         found.append("requeue")

@@ -115,7 +115,6 @@ class Intent:
     worst_tokens: Number = 0
     model: Word | None = None
     private: bool = False
-    replayed: bool = False
 
 
 @frozen

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 from attrs import frozen
+from msgspec.structs import replace
 
 from vivarium_kernel import processes, settling, stepping
 from vivarium_kernel.actions import taken
@@ -25,7 +26,7 @@ from vivarium_kernel.store import Tx, View
 
 REMOTE = "remote"
 REFUSED_STEP = "step.refused"  # the kind of event
-_encode = msgspec.json.Encoder().encode
+_encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 
 
 # Workers: a row of ``processes`` each, with the number of its token as its pid
@@ -141,7 +142,6 @@ def _intent_of(said: Said, body: wire.Intent, resident: str, task: str) -> stepp
         None,
         body.private,
         said.meter,
-        body.replayed,
     )
 
 
@@ -167,6 +167,28 @@ def intend(tx: Tx, said: Said) -> None:
         raise refused
 
 
+def _brought(tx: Tx, said: Said, body: wire.StepResult, intent: stepping.Intent) -> stepping.Intent:
+    """An intent that comes with its result: that of a pure step, or of one that is replayed.
+
+    Which it is is for the village to say. Raises Conflict for any other.
+    """
+    rows = tx.rows(
+        "SELECT o.result FROM attempts a JOIN attempts b ON b.task = a.task AND b.id < a.id JOIN steps o "
+        "ON o.attempt = b.id AND o.number = ? WHERE a.id = ? AND a.continues IS NOT NULL AND o.kind = ? AND o.name = ? "
+        "AND o.state = 'done'",
+        (body.number, said.attempt, intent.kind, intent.name),
+    )
+    free = body.state == "done" and not (body.tokens_in or body.tokens_out or body.spent_micros or body.aid_micros)
+    if free and any(_decode(row[0]) == body.result for row in rows):
+        return replace(intent, replayed=True)
+    if intent.effect != "pure":
+        raise Conflict(
+            "step.intent", f"Step {body.number} of attempt {said.attempt} is not pure, and was never intended.",
+            "Say its intent first.", field="intent",
+        )  # fmt: skip
+    return intent
+
+
 def record(tx: Tx, said: Said) -> None:
     """Write a result. Raises LeaseLapsed."""
     body = said.body
@@ -188,7 +210,7 @@ def record(tx: Tx, said: Said) -> None:
         )
     if body.intent is not None and (before is not None or body.intent.number != body.number):
         raise taken(said.attempt, body.number, body.intent.name)
-    pure = None if body.intent is None else _intent_of(said, body.intent, resident, task)
+    pure = None if body.intent is None else _brought(tx, said, body, _intent_of(said, body.intent, resident, task))
     name, kind = ("", "") if before is None else (before[0], before[3])
     if body.intent is not None:
         name, kind = body.intent.name, body.intent.kind

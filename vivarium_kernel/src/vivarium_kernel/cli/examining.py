@@ -371,8 +371,7 @@ def _people(patient: Patient) -> Iterator[Finding]:
         cap = budget.cap_micros if budget.wanted_micros is None else budget.wanted_micros
         used = money(budget.cap_micros - budget.left_micros, "usd")
         yield Finding("notice", f"the village has used {used} of {money(cap, 'usd')}", "raise budgets.village_usd")
-    settings = patient.settings
-    for name, step in people.nobodys(view, settings.limits.keys() - {"default"}, settings.residents):
+    for name, step in people.nobodys(view, patient.settings.limits.keys() - {"default"}):
         yield Finding("notice", f"[limits.{name}] in vivarium.toml limits nobody: no resident is called so", step)
     if not (times.halted or times.paused or missed):
         yield Finding("good", "nothing holds it up")

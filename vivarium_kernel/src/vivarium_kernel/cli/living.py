@@ -106,17 +106,12 @@ def post(village: Village, tasks: Sequence[NewTask]) -> list[Task]:
 
 def say_what_is_wrong(village: Village, say: Say) -> None:
     """Plugins that are left out, missing or changed, and hooks that the watchdog switched off."""
-    from vivarium_kernel import people
     from vivarium_kernel.standing import notices
 
     for failed in village.failed:
         say(f"plugin {failed.name} is left out: {safe(str(failed))}")
     for notice in notices(village.choice()):
         say(safe(notice))
-    settings = village.settings
-    with village.store.view() as view:
-        for name, step in people.nobodys(view, settings.limits.keys() - {"default"}, settings.residents):
-            say(safe(f"[limits.{name}] in vivarium.toml limits nobody: no resident is called so: {step}"))
     for plugin, hooks in village.health.switched_off.items():
         for hook, cause in hooks.items():
             say(f"plugin {plugin} is off on {hook}: {safe(cause)}")

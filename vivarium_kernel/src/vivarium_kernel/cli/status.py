@@ -51,7 +51,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
     """The figures of a status: amounts in millionths, times in microseconds of Unix time."""
     from attrs import asdict
 
-    from vivarium_kernel import board, breakers, budgets, village_time
+    from vivarium_kernel import board, breakers, budgets, deciding, village_time
     from vivarium_kernel.cli import reading
 
     times = village_time.read_times(view)
@@ -66,10 +66,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
     names = ("id", "kind", "pid", "machine", "host", "started_at", "lease_until_at")
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
     budget = budgets.budget(view, "village")
-    asking = view.rows(
-        "SELECT id, reason, wake_at FROM tasks WHERE state = 'parked' AND parked_for = 'answer' ORDER BY seq LIMIT ?",
-        (SHOWN_QUESTIONS,),
-    )
+    asking = deciding.questions(view, SHOWN_QUESTIONS)
     return {
         "folder": str(folder),
         "state": "halted" if times.halted else "paused" if times.paused else "living" if processes else "at rest",
@@ -84,7 +81,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
             {"task": one.task, "resident": one.resident, "started_at": one.started_at, "number": one.number}
             for one in held
         ],
-        "asking": [{"task": task, "question": asked, "until_at": until} for task, asked, until in asking],
+        "asking": [{"task": task.id, "question": asked.text, "until_at": task.wake_at} for task, asked in asking],
         "processes": [dict(zip(names, row, strict=True)) | {"host": bool(row[4])} for row in processes],
         "missed": missed,
         "breakers": [asdict(each) for each in breakers.breakers(view)],
