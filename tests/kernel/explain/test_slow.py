@@ -79,8 +79,9 @@ def test_one_that_holds_the_writer_is_logged_too_and_one_that_fails_besides(tmp_
         village.on_tick(1, Tx(tmp_path))
         village.claim_reserve(claim(), Tx(tmp_path))
         village.claim_filter(RESIDENT, TASKS, View())
-    assert [line.partition(" for ")[0] for line in lines] == [
-        "plugin 'ticker' held the writer", "plugin 'r' held the writer", "plugin 'wrong' held the loop",
+    assert [line.partition(" for ")[0].partition(" (")[0] for line in lines] == [
+        "plugin 'ticker' held the writer", "plugin 'r' held the writer",
+        "plugin 'wrong' failed in claim_filter: ValueError: boom", "plugin 'wrong' held the loop",
     ]  # fmt: skip
     assert health.tally("wrong", "claim_filter").errors == 1
 

@@ -105,7 +105,7 @@ def post(tx: Tx, posting: Posting) -> list[Task]:
                 raise Conflict(
                     "board.posted",
                     f"Task {before[0]} was posted before with other content.",
-                    "Give the changed task another id (and key), or cancel and clear the old one.",
+                    "What was posted stays: give the changed task another id (and key), or let it be as it was.",
                     field="id" if new.id else "key",
                 )
             found.append(before[0])

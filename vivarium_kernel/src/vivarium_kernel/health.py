@@ -142,6 +142,8 @@ class Health:
         tally.seconds += seconds
         tally.streak += 1
         self.note(tally, seconds, describe(error), where(error))
+        if tally.streak == 1:
+            log.warning("plugin %r failed in %s: %s (%s)", tally.plugin, tally.hook, describe(error), where(error))
         if tally.off is None and tally.streak >= FAILURES_IN_A_ROW:
             cause = f"{tally.streak} failures in a row, the last: {tally.last_error}"
             self._switch_off(tally, cause, self._monotonic() + PROBE_SECONDS if tally.hook in STRICTEST else None)

@@ -244,7 +244,8 @@ def _placed(problem: Problem, sources: Mapping[str, Source], known: list[Leaf], 
     if problem.message == "unknown key":
         word = problem.path.rpartition(".")[2]
         elsewhere = [leaf.path for leaf in known if leaf.path.rpartition(".")[2] == word]
-        meant = f'did you mean "{elsewhere[0]}"?' if elsewhere else problem.next_step
+        is_near = problem.next_step.startswith("did you mean")
+        meant = f'did you mean "{elsewhere[0]}"?' if elsewhere and not is_near else problem.next_step
         return attrs.evolve(problem, message="unknown setting", next_step=meant, where=where)
     return attrs.evolve(problem, where=where)
 

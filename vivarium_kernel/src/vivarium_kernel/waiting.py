@@ -136,7 +136,10 @@ def _open(view: View, task: Task, known: Known) -> Wait:
     if active and set(active) <= set(task.declined):
         return Wait(task.id, task.state, "resident", "a resident who has not declined it", "vivarium resident add NAME")
     what = "a resident: the run was stopped before its turn" if known.stopped else "a resident"
-    return Wait(task.id, task.state, "resident", what, "vivarium run")
+    step = "vivarium run"
+    if times.residents == 0:
+        what, step = "a resident: none is to be at work", "vivarium residents NUMBER"
+    return Wait(task.id, task.state, "resident", what, step)
 
 
 def _for_resident(view: View, task: Task, name: str, hour: int) -> Wait:

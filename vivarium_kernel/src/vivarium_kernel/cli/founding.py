@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -51,13 +52,14 @@ def init(village: Path, name: str | None, work: bool) -> None:
         if (folder / file).exists():
             raise Conflict(
                 "init.exists", f"{folder / file} is there already.",
-                f"Choose another folder, or let this village live: `vivarium run {village}`.", field="village",
+                f"Choose another folder, or let this village live: `vivarium run {quote(str(village))}`.",
+                field="village",
             )  # fmt: skip
     _write(folder, files)
     click.echo(f"A new village lies in {folder}:")
     click.echo("  vivarium.toml  its settings, each explained")
     click.echo("  tasks.toml     what there is to do")
-    click.echo(f"Let it live: vivarium run {village}")
+    click.echo(f"Let it live: vivarium run {quote(str(village))}")
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:

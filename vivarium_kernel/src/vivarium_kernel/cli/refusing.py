@@ -17,7 +17,7 @@ import click
 
 from vivarium_kernel.errors import READ_ONLY_STEP, StoreFull, VivariumError
 
-REFUSED, FAILED, INTERRUPTED = 2, 1, 130
+REFUSED, FAILED, INTERRUPTED, CUT_OFF = 2, 1, 130, 141
 
 
 def answered(run: Callable[[], Any]) -> int:
@@ -29,8 +29,8 @@ def answered(run: Callable[[], Any]) -> int:
         _with_hint(error).show()
         return error.exit_code
     except BrokenPipeError:
-        _forget_output()  # who read it has gone (`| head`): nothing is wrong
-        return 0
+        _forget_output()  # who read it has gone (`| head`): nothing is wrong, and not all may be done
+        return CUT_OFF
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, OSError):
             _forget_output()  # if it was the output that could not be written, it can't be at the exit either

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def show(id_: str, village: Path | None, as_json: bool) -> None:
         return
     _print_task(task, needs, wait, paid, now)
     for attempt, steps in attempts:
-        _print_attempt(attempt, steps, now)
+        _print_attempt(attempt, steps, now, {one.id: one.number for one, _ in attempts})
 
 
 def _print_task(task: Task, needs: dict[str, str], wait: Wait | None, paid: list[Transfer], now: int) -> None:
@@ -96,11 +97,13 @@ def _print_task(task: Task, needs: dict[str, str], wait: Wait | None, paid: list
     )
 
 
-def _print_attempt(attempt: Attempt, steps: list[Step], now: int) -> None:
+def _print_attempt(attempt: Attempt, steps: list[Step], now: int, numbers: Mapping[int, int]) -> None:
     how = attempt.ending or attempt.state
     took = f", {lasting(attempt.seconds)}" if attempt.seconds is not None else ""
     code = f", exit code {attempt.exit_code}" if attempt.exit_code is not None else ""
-    again = f", continues attempt {attempt.continues}" if attempt.continues else ""
+    # One by another resident begins afresh, though it comes after: then nothing was replayed.
+    before = numbers.get(attempt.continues or 0) if any(step.replayed for step in steps) else None
+    again = "" if before is None else f", continues attempt {before}"
     click.echo(
         f"\n{click.style(f'Attempt {attempt.number}', bold=True)} by {attempt.resident}, begun "
         f"{when(attempt.started_at, now)}: {how}{took}{code}{again}"

@@ -158,7 +158,10 @@ def _decide(what: What, done: str, ids: tuple[str, ...], reason: str, village: P
         # One transaction: when one of them can't be decided so, none is.
         found = opened.store.call(lambda tx, items: [deciding.decide(tx, item) for item in items], asked)
     for one in found:
-        click.echo(f"{one.id} is {done}" + (f": it is {one.state} now" if one.state != done else ""))
+        now = f": it is {one.state} now" if one.state != done else ""
+        if what == "reject" and one.state in ("open", "parked"):
+            now = f": it is tried again, with {one.failures} of {several(one.max_attempts, 'failure')}"
+        click.echo(f"{one.id} is {done}{now}")
 
 
 @click.command()
