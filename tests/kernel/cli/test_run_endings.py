@@ -147,3 +147,16 @@ def test_a_plugin_that_holds_the_process_is_named_and_switched_off_and_the_run_e
     assert "2 tasks: 2 done; each ended as it was expected to" in done.out
     with closing(sqlite3.connect(folder / "vivarium.db")) as db:
         assert db.execute("SELECT count(*) FROM attempts").fetchone() == (2,)
+
+
+def test_an_ended_task_that_was_edited_keeps_nobody_from_work_and_one_that_has_not_ended_is_refused(
+    tmp_path: Path,
+) -> None:
+    ended, waits = 'id = "a"\ncommand = ["cat", "{}"]\nmax_attempts = 1', 'id = "b"\nhuman = true\ncommand = ["{}"]'
+    folder = village(tmp_path / "v", [ended.format("ghost"), waits.format("ls")])
+    assert run(folder).status == 1
+    done = run(village(folder, [ended.format("tasks.toml"), waits.format("ls"), f'id = "c"\n{LS}']))
+    assert "task a is failed and was edited since: it stays as it was" in done.out
+    assert "1 done, 1 failed" in done.out  # c was done
+    refused = run(village(folder, [ended.format("ghost"), waits.format("pwd")]))
+    assert (refused.status, "Task b was posted before with other content" in refused.err) == (2, True)

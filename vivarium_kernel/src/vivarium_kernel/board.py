@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
-from vivarium_kernel.records import MICROS, Actor, Attempt, NewTask, Step, Task
+from vivarium_kernel.records import ENDED_STATES, MICROS, Actor, Attempt, NewTask, Step, Task, TaskState
 from vivarium_kernel.store import Row, Tx, View, json_list
 
 TASK_COLUMNS = (
@@ -75,6 +75,20 @@ def task_of(row: Row) -> Task:
     )  # fmt: skip
 
 
+def edited_since_ended(view: View, tasks: Sequence[NewTask]) -> dict[str, TaskState]:
+    """Of these tasks those that were posted with other content, by id, and have ended, with how."""
+    named = {new.id: new for new in tasks if new.id is not None}
+    rows = view.rows(
+        f"SELECT id, state, digest FROM tasks WHERE id IN (SELECT value FROM json_each(?)) AND state IN {ENDED_STATES}",
+        (json_list([*named]),),
+    )
+    return {name: state for name, state, digest in rows if digest != _digest(named[name])}
+
+
+def _digest(new: NewTask) -> bytes:
+    return sha256(_encode(new)).digest()
+
+
 @frozen
 class Posting:
     """Tasks to post together: they may need each other. The defaults serve those that name none."""
@@ -98,7 +112,7 @@ def post(tx: Tx, posting: Posting) -> list[Task]:
     named = {new.id for new in posting.tasks}
     keys: set[str | None] = set()
     for new in posting.tasks:
-        digest = sha256(_encode(new)).digest()
+        digest = _digest(new)
         before = known.get(("id", new.id)) or known.get(("key", new.key))
         if before is not None:
             if before[1] != digest:

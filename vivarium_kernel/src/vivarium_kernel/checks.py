@@ -29,7 +29,8 @@ def wrong(value: object, must: str, next_step: str = "", path: str = "") -> Prob
 def between(low: float, high: float, unit: str = "", *, above: bool = False, whole: bool = False) -> Check:
     """A finite number from ``low`` to ``high``; ``above`` leaves ``low`` itself out, ``whole`` allows integers only."""
     measure = f" {unit}" if unit else ""
-    span = f"more than {low:,g} and at most {high:,.15g}" if above else f"from {low:,g} to {high:,.15g}"
+    least, most = (f"{end:,d}" if isinstance(end, int) else f"{end:,.15g}" for end in (low, high))
+    span = f"more than {least} and at most {most}" if above else f"from {least} to {most}"
     must = f"a {'whole number' if whole else 'number'} {span}{measure}"
 
     def check(value: Any) -> Iterator[Problem]:
@@ -80,12 +81,19 @@ def text(limit: int, *, lines: bool = False, empty: bool = False) -> Check:
     return check
 
 
+def in_brackets(value: object) -> str:
+    """How what should be a list is written; words of one text are probably its entries."""
+    if not isinstance(value, str) or not value.strip() or "\n" in value or len(value) > 200:
+        return "write it in square brackets"
+    return f"write [{', '.join(quoted(word) for word in value.split())}]"
+
+
 def each(check: Check, most: int, *, unique: bool = True) -> Check:
     """A list of at most ``most`` items, each of which holds the check; ``unique`` refuses the same one twice."""
 
     def check_all(value: Any) -> Iterator[Problem]:
         if not isinstance(value, (list, tuple)):
-            yield wrong(value, "a list", "write it in square brackets")
+            yield wrong(value, "a list", in_brackets(value))
             return
         if len(value) > most:
             message = f"must have at most {most:,} entries, not {len(value):,}"

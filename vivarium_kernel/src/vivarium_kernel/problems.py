@@ -126,5 +126,5 @@ def unknown(raw: Mapping[Any, Any], known: Sequence[str], what: str = "key") -> 
     for key in raw:
         if key not in known:
             meant = near(str(key), known)
-            next_step = f'did you mean "{meant}"?' if meant else f"known are {', '.join(sorted(known))}"
+            next_step = f'did you mean "{meant}"?' if meant else f"there are: {', '.join(sorted(known))}"
             yield Problem(key_path(key), quoted(raw[key]), f"unknown {what}", next_step)

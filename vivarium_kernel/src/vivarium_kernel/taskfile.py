@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from vivarium_kernel.amounts import amount
-from vivarium_kernel.checks import wrong
+from vivarium_kernel.checks import in_brackets, wrong
 from vivarium_kernel.documents import json_of, plain, text_of, toml_of
 from vivarium_kernel.posting import validate
 from vivarium_kernel.problems import InputError, Problem, quoted, unknown
@@ -164,7 +164,7 @@ def _as_it_is(value: Any) -> Any:
 
 def _list(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise InputError([wrong(value, "a list", "write it in square brackets")])
+        raise InputError([wrong(value, "a list", in_brackets(value))])
     return tuple(value)
 
 

@@ -104,7 +104,7 @@ def _parked(view: View, task: Task) -> Wait:
             if question(view, task) is not None:
                 step = f"vivarium task answer {task.id} TEXT, or approve or reject it"
         case "quota":
-            kind, text, step = "quota", f"a quota {until}{reason}", ""
+            kind, text, step = "quota", f"a quota{until and f' {until}'}{reason}", ""
         case "pause":
             kind, text, step = (
                 "pause",
@@ -112,7 +112,7 @@ def _parked(view: View, task: Task) -> Wait:
                 "vivarium resume, or vivarium resident resume NAME",
             )
         case "backoff":
-            kind, text, step = "time", f"its next try {until}{reason}", ""
+            kind, text, step = "time", f"its next try{until and f' {until}'}{reason}", ""
         case _:
             kind, text, step = "time", f"its time {until}", ""
     return Wait(task.id, task.state, kind, text, step)

@@ -357,6 +357,8 @@ def _people(patient: Patient) -> Iterator[Finding]:
         yield Finding("notice", f"the village is halted{why}", "vivarium unhalt")
     if times.paused:
         yield Finding("notice", "the village is paused", "vivarium resume")
+    if times.residents == 0:
+        yield Finding("notice", "no resident is to be at work", "vivarium residents NUMBER")
     if not view.row("SELECT 1 FROM residents WHERE state = 'active'"):
         yield Finding("notice", "no resident is active; a run makes some", "vivarium resident add NAME")
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]

@@ -18,6 +18,7 @@ from attrs import frozen
 
 Sections = Mapping[str, Mapping[str, "Entry"]]
 GUESTS = "vivarium.commands"
+ABSENT = {"plan": "vivarium-plugins-intent", "vllm": "vivarium-plugins-vllm"}  # whose a command is that is not here
 
 
 @frozen
@@ -97,6 +98,13 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
+            owner = ABSENT.get(error.command_name) if self._guests else None
+            if owner is not None:
+                raise click.UsageError(
+                    f"The command {error.command_name} comes with {owner}, which is not installed.\n"
+                    f"vivarium plugins install {owner}; in a clone: ./plugins/{owner.replace('-', '_')}",
+                    ctx=ctx,
+                ) from None
             # The names are here, not in click's own table of commands that are imported already.
             raise click.exceptions.NoSuchCommand(
                 error.command_name, possibilities=self.list_commands(ctx), ctx=ctx

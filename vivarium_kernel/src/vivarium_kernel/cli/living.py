@@ -16,7 +16,7 @@ from vivarium_kernel.cli.showing import safe, several
 from vivarium_kernel.problems import InputError, Problem
 
 if TYPE_CHECKING:
-    from vivarium_kernel.records import NewTask, Task
+    from vivarium_kernel.records import NewTask
     from vivarium_kernel.settings import Settings
     from vivarium_kernel.village import Village
     from vivarium_kernel.watchdog import Mark
@@ -96,12 +96,26 @@ def _stuck_seconds(village: Village, mark: Mark) -> float:
     return 0.0 if since is None or mark.writer.read() is None else village.clock.monotonic() - since
 
 
-def post(village: Village, tasks: Sequence[NewTask]) -> list[Task]:
-    """Post the tasks of the files, those that are not on the board yet."""
+def post(village: Village, tasks: Sequence[NewTask], say: Say) -> None:
+    """Post the tasks of the files, those that are not on the board yet.
+
+    One that has ended and was edited since stays as it was, which is said: nobody is kept from work by it.
+    """
+    from vivarium_kernel import board
     from vivarium_kernel.cli.opening import operator
 
     village.check_modes(tasks)
-    return village.post(tasks, operator()) if tasks else []
+    with village.store.view() as view:
+        edited = board.edited_since_ended(view, tasks)
+    for name, state in edited.items():
+        say(
+            safe(
+                f"task {name} is {state} and was edited since: it stays as it was; to have it done, give it another id"
+            )
+        )
+    left = [task for task in tasks if task.id not in edited]
+    if left:
+        village.post(left, operator())
 
 
 def say_what_is_wrong(village: Village, say: Say) -> None:

@@ -235,8 +235,9 @@ def _begin(village: Village, tasks: Sequence[NewTask], number: int | None = None
 
     say = _saying(number)
     log_to(lambda line: click.echo(f"{_mark(number)}{line}", err=True))
-    post(village, tasks)
-    if number not in (None, 1):
+    first = number in (None, 1)
+    post(village, tasks, say if first else lambda _: None)
+    if not first:
         return say
     say_what_is_wrong(village, say)
     say(f"Village {village.settings.name} in {village.folder}")

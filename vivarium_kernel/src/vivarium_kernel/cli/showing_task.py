@@ -12,7 +12,7 @@ import click
 from attrs import asdict
 
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import fields, money, print_json, safe, state_text
+from vivarium_kernel.cli.showing import fields, money, print_json, safe, several, state_text
 from vivarium_kernel.records import ENDED_STATES
 from vivarium_kernel.wording import lasting, when
 
@@ -81,7 +81,8 @@ def _print_task(task: Task, needs: dict[str, str], wait: Wait | None, paid: list
             ("  priority", task.priority or ""),
             (
                 "  limits",
-                f"{lasting(task.timeout_seconds)} an attempt, {task.max_attempts} failures; effect {task.effect}",
+                f"{lasting(task.timeout_seconds)} an attempt, {several(task.max_attempts, 'failure')}; "
+                f"effect {task.effect}",
             ),
             (
                 "  failures",

@@ -134,7 +134,7 @@ def _print(found: dict[str, Any]) -> None:
             (
                 "working on",
                 "\n".join(
-                    f"{one['resident']}: {one['task']}, for {lasting((now - one['started_at']) / 1_000_000)}"
+                    f"{one['resident']}: {one['task']}, for {lasting(max(0, now - one['started_at']) / 1_000_000)}"
                     for one in found["claimed"][:10]
                 ),
             ),
