@@ -1,9 +1,11 @@
 """What commands may touch and use, and what is said where they can't be confined."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -234,6 +236,22 @@ def test_a_missing_program_is_named_with_what_to_install(
     monkeypatch.setattr("vivarium_kernel.commands.spawner.SEARCH_PATH", str(scene.outside))
     with pytest.raises(Unavailable, match="util-linux"):
         once(runner, scene, "pwd")
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EAGAIN, True), (errno.ENOMEM, True), (errno.EACCES, False)])
+def test_a_system_that_is_short_of_something_may_start_it_a_moment_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, runner: Runner, number: int, passes: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "not now")
+
+    once(runner, scene, "pwd")
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(Unavailable, match="not now") as caught:
+        once(runner, scene, "pwd")
+    assert caught.value.passes is passes
+    monkeypatch.undo()
+    assert once(runner, scene, "pwd").exit_code == 0
 
 
 def test_a_confinement_that_fails_runs_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,8 @@ class CommandExecution(Plugin):
             )  # fmt: skip
         except (Unavailable, ValueError) as error:
             job.end("void", {"error": str(error)})
-            return Outcome(fault="invalid", reason=str(error))
+            passes = isinstance(error, Unavailable) and error.passes
+            return Outcome(fault="provider" if passes else "invalid", reason=str(error))
         result = _facts(finished)
         job.end("done", result)
         return _outcome(result)

@@ -18,7 +18,15 @@ from vivarium_kernel.commands.guard import Guard
 from vivarium_kernel.commands.limits import Limits, impose
 from vivarium_kernel.commands.places import FILES, resolved, unfit_roots
 from vivarium_kernel.commands.policy import Allowed
-from vivarium_kernel.commands.spawner import SEARCH_PATH, Spawner, Started, Unavailable, Wrapper, find_wrapper
+from vivarium_kernel.commands.spawner import (
+    SEARCH_PATH,
+    Spawner,
+    Started,
+    Unavailable,
+    Wrapper,
+    find_wrapper,
+    is_short,
+)
 
 Sandbox = Literal["landlock", "auto", "none"]
 
@@ -250,8 +258,9 @@ async def _started(spawner: Spawner, command: Sequence[str], cwd: Path, env: Map
     try:
         return starting.result(), cancelled
     except OSError as error:
-        raise Unavailable(f"`{command[0]}` could not be started: {error}", "See `vivarium doctor`") from error
+        what = f"`{command[0]}` could not be started: {error}"
+        raise Unavailable(what, "See `vivarium doctor`", passes=is_short(error)) from error
 
 
 def _closed() -> Unavailable:
-    return Unavailable("The village is closing", "Open it again to run commands")
+    return Unavailable("The village is closing", "Open it again to run commands", passes=True)

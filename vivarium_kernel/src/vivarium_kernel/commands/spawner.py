@@ -8,6 +8,7 @@ which waits for a line. The caller sets the resource limits and tells the guard,
 caller dies first, `sh` reads end-of-file; if it died between fork and setpriv's call, `sh` sees another parent.
 """
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,21 @@ _CAP_SETPCAP = 8
 
 
 class Unavailable(RuntimeError):
-    """A command can't be run here; `what` is missing or wrong and `next_step` mends it."""
+    """A command can't be run here; `what` is missing or wrong and `next_step` mends it.
 
-    def __init__(self, what: str, next_step: str) -> None:
+    `passes` is what the system may be able to do a moment later: it is short of something, or the village is closing.
+    """
+
+    def __init__(self, what: str, next_step: str, *, passes: bool = False) -> None:
         super().__init__(f"{what}. {next_step}")
         self.what = what
         self.next_step = next_step
+        self.passes = passes
+
+
+def is_short(error: OSError) -> bool:
+    """Whether the system was short of memory, processes or files when it refused."""
+    return error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR)
 
 
 @frozen
@@ -87,7 +97,9 @@ class Spawner:
             self._try_out()
         except OSError as error:
             self.close()
-            raise Unavailable(f"The confinement of commands can't be set up: {error}", _CHOICE) from error
+            raise Unavailable(
+                f"The confinement of commands can't be set up: {error}", _CHOICE, passes=is_short(error)
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -108,7 +120,8 @@ class Spawner:
         for end in (started.pidfd, started.gate, started.stdout, started.stderr):
             os.close(end)
         if code != 42:
-            raise Unavailable(f"A trial command ended with {code} instead of 42: {said or 'no message'}", _CHOICE)
+            what = f"A trial command ended with {code} instead of 42: {said or 'no message'}"
+            raise Unavailable(what, _CHOICE, passes=code < 0)  # what a signal ended may go well another time
 
 
 _CHOICE = 'See `vivarium doctor`, or choose sandbox = "none" in [commands] of vivarium.toml'
