@@ -23,6 +23,8 @@ from vivarium_kernel.settings import Settings
 from vivarium_kernel.settling import Retries, backoff_micros
 from vivarium_kernel.village_time import HOURS_A_DAY, hour_length_seconds
 
+from vivarium_kernel import taskfile
+
 VIVARIUM = [sys.executable, "-c", "import sys; from vivarium_kernel.cli import main; sys.exit(main())"]
 # A rule's or an event's name, as the pages write it.
 RULE = re.compile(r"`((?:board|command|ledger|request|safety|text_policy|task_reward)\.[a-z_]+)`")
@@ -219,6 +221,16 @@ def test_the_rules_name_rules_that_the_code_has(rules: str, repository: Path) ->
 
 
 # All pages
+
+
+def test_the_page_of_task_files_has_every_key_and_examples_that_can_be_posted(repository: Path) -> None:
+    page = (repository / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [*taskfile.keys()]
+    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (jsonl,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    for text, is_jsonl in ((toml, False), (jsonl, True)):
+        count, summary = taskfile.read_text(text, "docs/tasks.md", jsonl=is_jsonl)
+        assert (count.id, count.effect, summary.needs, summary.max_micros) == ("count", "pure", ("count",), 50_000)
 
 
 def test_links_to_headings_lead_to_a_heading(repository: Path) -> None:
