@@ -173,7 +173,7 @@ def end_on_signals(work: Drainable, say: Say) -> None:
         elif told == 1:
             say("Ending; nothing is running")
         elif told == 2:
-            say("Stopping now; what was running is put back on the board")
+            say("Stopping now; what was running is put back on the board, or to review if it must not run twice")
         work.drain()
 
     for number in (signal.SIGINT, signal.SIGTERM):
