@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from typing import Literal
 
 from attrs import field, frozen
@@ -18,6 +17,13 @@ from vivarium_kernel.store import Tx, View, json_list
 What = Literal["approve", "reject", "requeue", "cancel"]
 LONGEST_ANSWER = 10_000  # characters
 WORDLESS = "(approved without words)"
+# The last tool that an attempt used, where that asks: task, attempt, step, the words, and until when.
+_QUESTIONS = (
+    "SELECT t.id, s.attempt, s.number, json_extract(s.result, '$.question'), t.wake_at FROM tasks t JOIN steps s "
+    "ON s.attempt = t.continues AND s.number = (SELECT max(number) FROM steps WHERE attempt = t.continues "
+    "AND kind = 'tool' AND state = 'done') WHERE t.state = 'parked' AND t.parked_for = 'answer' AND NOT s.replayed "
+    "AND json_type(s.result, '$.question') = 'text' AND json_type(s.result, '$.answer') = 'null'"
+)
 
 
 @frozen
@@ -59,7 +65,9 @@ def _approve(tx: Tx, task: Task, asked: Decision) -> None:
         tx.opened = True
         emit(tx, "task.approved", asked.actor, task=task.id, reason=asked.reason)
     else:
-        raise _not_now(task, "approved", "Only a task in review, or parked for an approval or answer, can be.")
+        raise _not_now(
+            task, "approved", "Only a task in review, or parked for an approval, an answer or a key, can be."
+        )
 
 
 def _reject(tx: Tx, task: Task, asked: Decision) -> None:
@@ -68,7 +76,9 @@ def _reject(tx: Tx, task: Task, asked: Decision) -> None:
     elif task.state == "parked" and task.parked_for in FOR_PEOPLE:
         _end_without_attempt(tx, task, "blocked", asked)
     else:
-        raise _not_now(task, "rejected", "Only a task in review, or parked for an approval or answer, can be.")
+        raise _not_now(
+            task, "rejected", "Only a task in review, or parked for an approval, an answer or a key, can be."
+        )
 
 
 def _requeue(tx: Tx, task: Task, asked: Decision) -> None:
@@ -152,28 +162,15 @@ def question(source: Tx | View, task: Task) -> Question | None:
 
     A question that an attempt was given again is over: its time ran out, and the thought went on without an answer.
     """
-    if task.state != "parked" or task.parked_for != "answer" or task.continues is None:
+    if task.state != "parked" or task.parked_for != "answer":
         return None
-    row = source.row(
-        "SELECT number, result, replayed FROM steps WHERE attempt = ? AND kind = 'tool' AND state = 'done' "
-        "ORDER BY number DESC LIMIT 1",
-        (task.continues,),
-    )
-    if row is None or row[2]:
-        return None
-    result = json.loads(row[1])
-    if not isinstance(result, dict) or "question" not in result or result.get("answer", "") is not None:
-        return None
-    return Question(task.id, task.continues, row[0], str(result["question"]))
+    row = source.row(f"{_QUESTIONS} AND t.id = ?", (task.id,))
+    return None if row is None else Question(*row[:4])
 
 
-def questions(source: Tx | View, most: int) -> list[tuple[Task, Question]]:
-    """The open questions, those of the oldest tasks first, ``most`` of them."""
-    rows = source.rows(
-        "SELECT id FROM tasks WHERE state = 'parked' AND parked_for = 'answer' AND continues IS NOT NULL ORDER BY seq"
-    )
-    tasks = (board.task(source, row[0]) for row in rows)
-    return list(islice(((task, asked) for task in tasks if (asked := question(source, task)) is not None), most))
+def questions(view: View, most: int) -> list[tuple[Question, int | None]]:
+    """The open questions, ``most`` of them, those of the oldest tasks first, each with when it is over."""
+    return [(Question(*row[:4]), row[4]) for row in view.rows(f"{_QUESTIONS} ORDER BY t.seq LIMIT ?", (most,))]
 
 
 @frozen

@@ -141,9 +141,10 @@ class Health:
         tally.calls += 1
         tally.seconds += seconds
         tally.streak += 1
-        self.note(tally, seconds, describe(error), where(error))
-        if tally.streak == 1:
-            log.warning("plugin %r failed in %s: %s (%s)", tally.plugin, tally.hook, describe(error), where(error))
+        what, place = describe(error), where(error)
+        if tally.streak == 1 and what != tally.last_error:  # one that fails at every other call is told of once
+            log.warning("plugin %r failed in %s: %s (%s)", tally.plugin, tally.hook, what, place)
+        self.note(tally, seconds, what, place)
         if tally.off is None and tally.streak >= FAILURES_IN_A_ROW:
             cause = f"{tally.streak} failures in a row, the last: {tally.last_error}"
             self._switch_off(tally, cause, self._monotonic() + PROBE_SECONDS if tally.hook in STRICTEST else None)

@@ -52,14 +52,17 @@ _LIMITS = (
 @json_option
 def plan(
     goal: str | None, files: str | None, budget: str | None, min_budget: str | None, model: str | None, yes: bool,
-    listed: bool,
-    wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
+    listed: bool, wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Turn a goal into tasks with dependencies and budgets.
 
     The plan is shown first, and posted when it is approved: with --yes, or by an answer where this is a terminal.
     GOAL - is read from standard input. With a scripted model the goal is split by its words, without any LLM.
     """
+    if listed:
+        if goal is not None or files is not None:
+            raise click.UsageError("--list takes no GOAL and no --files.")
+        return _list(village, token, as_json)
     asked: dict[str, Any] = {name: list(lines) for name, lines in limits.items() if lines}
     asked |= {
         name: value
@@ -72,10 +75,6 @@ def plan(
         )
         if value is not None
     }
-    if listed:
-        if goal is not None or files is not None:
-            raise click.UsageError("--list takes no GOAL and no --files.")
-        return _list(village, token, as_json)
     if goal is None and files is None:
         raise click.UsageError("Give a GOAL, or --files GLOB, or --list.")
     with acting(village, token, _ROUTE, plugins=True) as (opened, actor):

@@ -109,9 +109,7 @@ def post(village: Village, tasks: Sequence[NewTask], say: Say) -> None:
         edited = board.edited_since_ended(view, tasks)
     for name, state in edited.items():
         say(
-            safe(
-                f"task {name} is {state} and was edited since: it stays as it was; to have it done, give it another id"
-            )
+            f"task {safe(name)} is {state} and was edited since: it stays as it was; give it another id to have it done"
         )
     left = [task for task in tasks if task.id not in edited]
     if left:

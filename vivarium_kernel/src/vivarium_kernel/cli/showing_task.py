@@ -54,8 +54,9 @@ def show(id_: str, village: Path | None, as_json: bool) -> None:
         )
         return
     _print_task(task, needs, wait, paid, now)
+    numbers = {attempt.id: attempt.number for attempt, _ in attempts}
     for attempt, steps in attempts:
-        _print_attempt(attempt, steps, now, {one.id: one.number for one, _ in attempts})
+        _print_attempt(attempt, steps, now, numbers)
 
 
 def _print_task(task: Task, needs: dict[str, str], wait: Wait | None, paid: list[Transfer], now: int) -> None:

@@ -81,7 +81,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
             {"task": one.task, "resident": one.resident, "started_at": one.started_at, "number": one.number}
             for one in held
         ],
-        "asking": [{"task": task.id, "question": asked.text, "until_at": task.wake_at} for task, asked in asking],
+        "asking": [{"task": one.task, "question": one.text, "until_at": until} for one, until in asking],
         "processes": [dict(zip(names, row, strict=True)) | {"host": bool(row[4])} for row in processes],
         "missed": missed,
         "breakers": [asdict(each) for each in breakers.breakers(view)],
