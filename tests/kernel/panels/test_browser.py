@@ -220,6 +220,45 @@ def test_halt_asks_first_and_keeps_the_reason(scene: Served, visit: Open) -> Non
     assert not scene.village.times().halted
 
 
+def test_a_dialog_asked_again_at_once_hears_its_own_answer_alone(scene: Served, visit: Open) -> None:
+    """A browser tells of a close with its next frame: here the dialog is open again, and answered, before that."""
+    page = visit("/")
+    posts: list[str] = []
+    page.on("request", lambda asked: asked.method == "POST" and posts.append(asked.url))
+    page.evaluate(
+        "(() => { const box = document.getElementById('ask'), reason = document.getElementById('ask-reason');"
+        " const halt = [...document.querySelectorAll('button')].find((each) => each.textContent.trim() === 'Halt');"
+        " for (const why of ['first', 'second']) { halt.click(); reason.value = why; box.close(); }"
+        " halt.click(); reason.value = 'third'; document.getElementById('ask-yes').click(); })()"
+    )
+    page.locator("#attention").get_by_text("third").wait_for()
+    assert (len(posts), scene.village.times().halt_reason) == (1, "third")
+
+
+def test_what_was_done_is_shown_though_the_page_was_being_asked_for(scene: Served, visit: Open) -> None:
+    """The answer to an asking that began before the act tells nothing of it; and here no further one comes by itself."""
+    page = visit("/")
+    page.clock.install(time=0)
+    page.reload()
+    held: list[Any] = []
+
+    def first_is_held(route: Any) -> None:
+        if held or route.request.method != "GET":
+            route.continue_()
+        else:
+            held.append(route.fetch())  # what the village showed before
+            page.evaluate("document.querySelector('[data-do=\"POST /control/pause\"]').click()")
+            until(lambda: scene.village.times().paused)
+            page.get_by_role("status").filter(has_text="Paused").first.wait_for()
+            route.fulfill(response=held[0])
+
+    page.route(page.url, first_is_held)
+    page.clock.pause_at(1)
+    page.clock.run_for(3_500)
+    page.locator("#state", has_text="Paused").wait_for()
+    assert held
+
+
 def test_a_person_decides_about_tasks_where_they_stand(scene: Served, visit: Open) -> None:
     scene.add(NewTask(id="to-judge", title="Judge me", command=("echo", "x"), human=True))
     until(lambda: scene.task("to-judge").state == "review")
@@ -245,7 +284,7 @@ def test_a_refusal_is_said_with_its_next_step(scene: Served, visit: Open) -> Non
     scene.add(NewTask(id="decided", title="Decided elsewhere", command=("echo", "x"), human=True))
     until(lambda: scene.task("decided").state == "review")
     page = visit("/panels/tasks?task=decided")
-    page.clock.install()  # so that the page does not bring itself up to date first
+    page.clock.install(time=0)  # so that the page does not bring itself up to date first
     scene.post("/tasks/decided/approve").ok()
     page.get_by_role("button", name="Approve").click()
     page.get_by_role("alert").filter(has_text="Only a task in review").wait_for()

@@ -5,10 +5,11 @@
  * `data-reason` for a reason and `data-tick` for a field that may be ticked (`data-tick-text` says what it means). `data-done` is said when it went well, `data-then` is the page to go to.
  */
 
-import { refresh } from "./live.js";
+import { catchUp } from "./live.js";
 import { forget, refuse, say } from "./saying.js";
 
 const keys = new Map(); // what was asked and not answered, with its key: asking again does it once
+let answer = null; // takes what the open dialog is answered with
 
 /** Let the buttons and forms of a page act. */
 export function acting(page) {
@@ -22,6 +23,18 @@ export function acting(page) {
     event.preventDefault();
     act(form, fields(form));
   });
+  const box = page.getElementById("ask");
+  box.addEventListener("submit", (event) => {
+    const yes = event.submitter?.value === "yes";
+    answered(yes ? { reason: page.getElementById("ask-reason").value.trim(), tick: page.getElementById("ask-tick").checked } : null);
+  });
+  // A browser tells of a close with the next frame only: by then the dialog may be open for something else.
+  box.addEventListener("close", () => box.open || answered(null));
+}
+
+function answered(found) {
+  answer?.(found);
+  answer = null;
 }
 
 /** A form's fields as JSON: numbers and ticks as such, empty ones left out. */
@@ -40,10 +53,10 @@ function fields(form) {
 async function act(element, body) {
   if (element.getAttribute("aria-busy") === "true") return;
   if (element.dataset.ask) {
-    const answer = await ask(element);
-    if (!answer) return;
-    if (answer.reason) body.reason = answer.reason;
-    if (answer.tick) body[element.dataset.tick] = true;
+    const found = await ask(element);
+    if (!found) return;
+    if (found.reason) body.reason = found.reason;
+    if (found.tick) body[element.dataset.tick] = true;
   }
   forget();
   element.setAttribute("aria-busy", "true");
@@ -54,7 +67,7 @@ async function act(element, body) {
       return;
     }
     say(element.dataset.done || "Done.");
-    await refresh();
+    await catchUp();
   } catch (fault) {
     refuse(fault.message);
   } finally {
@@ -66,9 +79,9 @@ async function send(route, body) {
   const [method, path] = route.split(" ", 2);
   const what = `${route} ${body}`;
   if (!keys.has(what)) keys.set(what, crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`);
-  let answer;
+  let reply;
   try {
-    answer = await fetch(path, {
+    reply = await fetch(path, {
       method,
       body,
       headers: { "Content-Type": "application/json", "Idempotency-Key": keys.get(what) },
@@ -77,8 +90,8 @@ async function send(route, body) {
     throw new Error("The village does not answer. Try again: what was done is not done twice.");
   }
   keys.delete(what);
-  if (answer.ok) return;
-  const page = await answer.json().catch(() => ({ detail: `The village answered ${answer.status}.` }));
+  if (reply.ok) return;
+  const page = await reply.json().catch(() => ({ detail: `The village answered ${reply.status}.` }));
   const wrong = (page.problems || []).map((each) => `${each.path}: ${each.message}.`);
   throw new Error([page.detail, ...wrong, page.next_step].filter(Boolean).join(" "));
 }
@@ -100,11 +113,8 @@ function ask(element) {
   also.hidden = !element.dataset.tick;
   also.querySelector("span").textContent = element.dataset.tickText || "";
   tick.checked = false;
-  box.returnValue = "";
-  return new Promise((settle) => {
-    const closed = () => settle(box.returnValue === "yes" ? { reason: reason.value.trim(), tick: tick.checked } : null);
-    box.addEventListener("close", closed, { once: true });
-    box.showModal();
-    (reason.hidden ? yes : reason).focus();
-  });
+  answered(null);
+  box.showModal();
+  (reason.hidden ? yes : reason).focus();
+  return new Promise((settle) => { answer = settle; });
 }

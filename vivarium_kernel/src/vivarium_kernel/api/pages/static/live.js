@@ -31,10 +31,17 @@ export function refresh() {
   return asking;
 }
 
+/** Bring them up to date with what was just done: an asking that is under way may have begun before it. */
+export async function catchUp() {
+  await asking;
+  return refresh();
+}
+
 async function renew() {
-  let answer;
+  let answer, text;
   try {
     answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    text = await answer.text();
   } catch {
     line("The village does not answer. Trying again.");
     return false;
@@ -52,7 +59,7 @@ async function renew() {
     return false;
   }
   line("");
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const region of document.querySelectorAll("[data-live][id]")) {
     const found = fresh.getElementById(region.id);
     if (found && known.get(region.id) !== found.innerHTML && !inUse(region)) replace(region, found);
@@ -60,8 +67,9 @@ async function renew() {
   return true;
 }
 
-/** Whether somebody writes in it, or has marked some of its text. */
+/** Whether somebody writes in it, has marked some of its text, or is asked something: the focus then returns to it. */
 function inUse(region) {
+  if (document.querySelector("dialog[open]")) return true;
   const active = document.activeElement;
   if (region.contains(active) && active.matches("input, textarea, select")) return true;
   const marked = getSelection();
