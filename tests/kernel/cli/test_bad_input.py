@@ -55,6 +55,7 @@ ADDED = [
     (("--from", "no.toml"), ["no.toml", "there is no such file (check its path"]),
     (("--from", "tasks.txt"), ["must be a file that ends in .toml or .jsonl"]),
     (("--from", "-", "--id", "a"), ["--from takes its tasks from the file"]),
+    (("--prompt", "Say", "good", "morning"), ["--prompt takes one text", '--prompt "Say good morning"']),
     ((), ["Say what is to be done"]),
 ]
 

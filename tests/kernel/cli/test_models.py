@@ -320,6 +320,45 @@ def test_a_fault_is_told_with_its_kind_and_the_next_step(shop: Any) -> None:
     assert "overloaded" in done.out and "the shop is shut" in done.out and "choose another model" in done.out
 
 
+@pytest.mark.promise("exit-status")
+def test_a_test_that_failed_is_no_blot_on_later_runs(shop: Any) -> None:
+    assert shop("models", "test", "shop:shut").status == 1
+    done = shop("run")
+    assert done.status == 0 and "not as expected" not in done.out, done.out
+
+
+def test_what_waits_for_a_key_goes_on_when_one_is_set_and_at_the_next_start(shop: Any) -> None:
+    for _ in range(7):  # more than the failures that make a model be left alone
+        shop("task", "add", "--prompt", "Say ready.", "--model", "shop:dear")
+    done = shop("run")
+    assert done.status == 3 and "left alone" not in done.out
+    assert done.out.count("(no key)") == 1 and done.out.count("(as above)") >= 4
+    assert {task["parked_for"] for task in shop("task", "list", "--json").document} == {"key"}
+    assert shop("run").status == 3  # it was tried again, and still there is none
+    assert [task["attempts"] for task in shop("task", "list", "--json").document] == [2] * 7
+    assert "7 tasks that waited for a key are open again" in shop("key", "set", "shop", stdin="a-key-for-the-shop").out
+    assert {task["state"] for task in shop("task", "list", "--json").document} == {"open"}
+    assert shop("run").status == 0
+
+
+def test_a_task_whose_model_nobody_provides_is_kept_until_somebody_does(shop: Any) -> None:
+    shop("key", "set", "shop", stdin="a-key-for-the-shop")
+    shop("task", "add", "--id", "far", "--prompt", "Say.", "--model", "nowhere:x")
+    shop("task", "add", "--id", "near", "--prompt", "Say.", "--model", "shop:dear")
+    shop("plugins", "disable", "shop")
+    done = shop("run")
+    assert done.status == 1
+    assert "There is no model provider 'nowhere'" in done.out
+    assert "the plugin shop brings its model and is not on: vivarium plugins enable shop" in done.out
+    explained = shop("explain", "claim", "near", "--json").document["now"][0]["reasons"]
+    assert [reason["kind"] for reason in explained] == ["model"]
+    shop("plugins", "enable", "shop")
+    assert shop("run").status == 1
+    assert {task["id"]: (task["state"], task["attempts"]) for task in shop("task", "list", "--json").document} == {
+        "far": ("open", 0), "near": ("done", 1)
+    }  # fmt: skip
+
+
 def test_a_model_without_a_price_is_not_called(shop: Any) -> None:
     shop("key", "set", "shop", stdin="a-key-for-the-shop")
     done = shop("models", "test", "shop:gift")

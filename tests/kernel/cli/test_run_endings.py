@@ -27,6 +27,7 @@ def run(folder: Path, *options: str) -> Done:
         (['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1'], 1, "1 failed; 1 task not as expected"),
         (['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1\nexpect = "failed"'], 0, "as it was expected to"),
         ([f'id = "a"\n{LS}\nexpect = "failed"'], 1, "1 task not as expected"),
+        (['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1\nexpect = "any"'], 0, "as it was expected to"),
         (['id = "a"\ncommand = ["rm", "x"]'], 1, "1 blocked; 1 task not as expected"),
         ([f'id = "a"\n{LS}\nhuman = true'], 3, "1 left"),
         ([f'id = "a"\n{LS}\nhuman = true', f'id = "b"\n{LS}\nneeds = ["a"]'], 3, "2 left"),
@@ -34,7 +35,7 @@ def run(folder: Path, *options: str) -> Done:
         ([f'id = "a"\n{LS}\nhuman = true', 'id = "b"\ncommand = ["rm", "x"]'], 1, "1 left; 1 task not as expected"),
         ([], 0, "The board is empty"),
     ],
-    ids=["done", "failed", "failed as expected", "done unexpectedly", "blocked", "review", "waits for review",
+    ids=["done", "failed", "failed as expected", "done unexpectedly", "whatever comes", "blocked", "review", "waits for review",
          "review and time", "review and blocked", "empty"],
 )  # fmt: skip
 def test_the_exit_status_says_how_it_ended(tmp_path: Path, tasks: list[str], status: int, said: str) -> None:

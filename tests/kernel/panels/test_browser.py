@@ -236,7 +236,7 @@ def test_a_dialog_asked_again_at_once_hears_its_own_answer_alone(scene: Served, 
 
 
 def test_what_was_done_is_shown_though_the_page_was_being_asked_for(scene: Served, visit: Open) -> None:
-    """The answer to an asking that began before the act tells nothing of it; and here no further one comes by itself."""
+    """An asking that began before the act tells nothing of it, and here none other comes by itself."""
     page = visit("/")
     page.clock.install(time=0)
     page.reload()

@@ -167,7 +167,7 @@ def test_a_question_whose_time_ran_out_is_open_no_more_whatever_its_task_waits_f
     with village.store.view() as view:
         found = board.task(view, task)
         assert question(view, found) is None
-        assert wait_of(view, found).next_step == f"vivarium task approve {task}, or reject it"
+        assert f"vivarium task {'reject' if waits_for == 'key' else 'approve'} {task}" in wait_of(view, found).next_step
         assert status_of(view, village.folder)["asking"] == []
     with pytest.raises(Conflict, match=r"asks no question|can't be answered"):
         reply(village, task, "The second.")

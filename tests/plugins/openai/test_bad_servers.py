@@ -236,14 +236,24 @@ def test_raw_control_characters_are_read_in_an_answer_and_left_in_its_text() -> 
     assert guided.text == '{"a": "x\ny"}'
 
 
-def test_without_a_key_nothing_is_sent() -> None:
+@pytest.mark.parametrize(
+    ("named", "model", "advice"),
+    [
+        (False, "openai:m-1", ["vivarium key set openai`", "its own table [plugins.openai.servers.NAME]", "default ="]),
+        (True, "openai:it/m-1", ["vivarium key set its-key`", "`keyless = true` in [plugins.openai.servers.it]"]),
+    ],
+    ids=["base_url", "table"],
+)
+def test_without_a_key_nothing_is_sent_and_what_to_do_is_said(named: bool, model: str, advice: list[str]) -> None:
     async def run() -> None:
         async with Loopback(says(whole())) as loopback:
-            made = provider(Folder({"base_url": loopback.url}))
-            with pytest.raises(ProviderFault, match="vivarium key set") as caught:
-                await made.complete(request())
+            config: dict[str, Any] = {"base_url": loopback.url}
+            made = provider(Folder({"servers": {"it": config | {"key": "its-key"}}} if named else config))
+            with pytest.raises(ProviderFault) as caught:
+                await made.complete(request(model=model))
             await made.close()
             assert (caught.value.kind, caught.value.started) == ("unauthorized", False)
+            assert [words for words in advice if words not in caught.value.reason] == []
             assert loopback.asked == []
 
     asyncio.run(run())

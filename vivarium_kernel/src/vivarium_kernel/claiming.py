@@ -16,7 +16,7 @@ from vivarium_kernel.records import MICROS, Claim, Resident, Task
 from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View, json_list, setwise
 
-WINDOW_EACH, WINDOW_LEAST, WEIGHED = 4, 64, 16
+WINDOW_EACH, WINDOW_LEAST, WEIGHED = 4, 16, 16
 WIDEST = 4096  # tasks that a resident weighs at most when it was refused all that it saw before
 DAY_MICROS = 86_400 * MICROS
 

@@ -210,7 +210,7 @@ def _failed(error: Exception) -> Outcome:  # noqa: PLR0911 - one return a rule
     if isinstance(error, Diverged):
         return Outcome(reason=str(error), to_people=True)
     if isinstance(error, ProviderFault) and error.kind == "unauthorized":
-        return Outcome(fault="provider", reason=f"{error.reason}; then approve the task", waits_for="key")
+        return Outcome(fault="provider", reason=error.reason, waits_for="key")
     if isinstance(error, ProviderFault) and error.retry_seconds is not None:
         return Outcome(
             fault="provider",

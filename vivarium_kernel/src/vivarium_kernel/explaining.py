@@ -23,7 +23,7 @@ from vivarium_kernel.records import ENDED_STATES, MICROS, Entitlement, Reject, R
 from vivarium_kernel.runtime import GUARD_SECONDS
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
-from vivarium_kernel.weighing import Kept, judged, model_missing
+from vivarium_kernel.weighing import Kept, judged, model_missing, provider_missing
 
 LOOKED_BACK = 2000  # events, for a check that could not judge a few seconds ago
 
@@ -132,7 +132,10 @@ def explain(village: Village, task_id: str, name: str) -> Explanation:
             filters = hooks.names("claim_filter")
             reasons += [Obstacle("plugin", why) for plugin, why in refused.get(task.id, ()) if plugin not in filters]
             settings = village.settings
-            reasons += [Obstacle("entitlement", why) for why in [model_missing(right, resident, task, settings)] if why]
+            if why := model_missing(right, resident, task, settings):
+                reasons.append(Obstacle("entitlement", why))
+            elif why := provider_missing(village, resident, task):
+                reasons.append(Obstacle("model", why))
             allowed = {
                 each.id
                 for each in batch

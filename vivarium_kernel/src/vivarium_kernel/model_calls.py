@@ -125,7 +125,9 @@ async def _answered(job: Job, request: Request, provider: Provider, terms: _Term
         job.end(
             state, {"fault": fault.reason, "kind": fault.kind}, spent_micros=spent, aid_micros=aid, prompt=terms.prompt
         )  # fmt: skip
-        if circuit.failed(job.now(), fault.reason):
+        if fault.kind == "unauthorized":  # nothing that time mends: each task waits for the key by itself
+            circuit.undecided()
+        elif circuit.failed(job.now(), fault.reason):
             job.note_circuit(request.model, fault.reason)
         raise
     except VivariumError as error:  # the request is one that this provider will never take: it cost nothing

@@ -26,7 +26,7 @@ from vivarium_kernel.checks import (
     wrong,
 )
 from vivarium_kernel.problems import InputError, Problem, key_path, listed, near, quoted
-from vivarium_kernel.records import ENDED_STATES, Effect, NewTask
+from vivarium_kernel.records import ANY_ENDING, ENDED_STATES, Effect, NewTask
 
 BUILT_IN_MODES = ("command", "llm")
 MOST_CHARACTERS = 100_000
@@ -98,7 +98,7 @@ def field_checks() -> Mapping[str, Check]:
         "not_before_at": _unless_none(between(0, 253_402_300_800_000_000, "micros of Unix time", whole=True)),
         "model": _unless_none(text(200)),
         "cwd": inside_path,
-        "expect": one_of(*ENDED_STATES),
+        "expect": one_of(*ENDED_STATES, ANY_ENDING),
         "human": _true_or_false,
         "retry_seconds": _unless_none(between(0, 31_536_000, "seconds")),
         "data": _data,

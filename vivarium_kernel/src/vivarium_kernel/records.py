@@ -17,6 +17,7 @@ MICROS = 1_000_000
 Effect = Literal["pure", "idempotent", "once"]
 TaskState = Literal["waiting", "open", "claimed", "parked", "review", "done", "failed", "cancelled", "blocked"]
 ENDED_STATES = ("done", "failed", "cancelled", "blocked")
+ANY_ENDING = "any"  # what a task expects that may end in any of them
 EndingKind = Literal["accepted", "rejected", "failed", "released", "lapsed", "parked", "cancelled", "blocked"]
 ParkedFor = Literal["approval", "answer", "key", "pause", "quota", "time", "backoff"]
 FOR_PEOPLE: tuple[ParkedFor, ...] = ("approval", "answer", "key")  # what only a person can end

@@ -18,7 +18,7 @@ from vivarium_kernel.errors import StoreError
 from vivarium_kernel.records import Claim, Entitlement, NewTask, Resident, Section, Step, Task
 from vivarium_kernel.store import Tx, View, json_list
 from vivarium_kernel.village import Village
-from vivarium_kernel.weighing import Weighed, judged, weigh
+from vivarium_kernel.weighing import Weighed, judged, provider_missing, weigh
 
 LARGEST_ROUND = 64
 SUBJECTS = ("task", "command", "prompt", "tool_call", "outcome", "message")
@@ -111,7 +111,7 @@ class Rounds:
             if resident not in found:
                 return NotClaimed("resident.busy", f"{resident} is not free to begin a cycle")
             hooks = self._village.hooks
-            weighed = self._wishes(view, found[resident], [task])
+            weighed = self._wishes(view, found[resident], self._with_a_provider(found[resident], [task]))
         if not weighed.wishes:
             return NotClaimed("claim.refused", self.refusals.get(task.id, f"{resident} may not take it"))
         with hooks.in_use():
@@ -306,6 +306,8 @@ class Rounds:
                 tasks = [task for task in tasks if seat.fits(task, resident)]
             if waiting.refused_at == self._look:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
+            if seat is None and tasks:  # a worker elsewhere has models of its own
+                tasks = self._with_a_provider(resident, tasks)
             weighed = self._wishes(view, resident, tasks) if tasks else None
             if weighed is not None and weighed.wishes:
                 token, lease = (None, None) if seat is None else (seat.token, seat.lease_seconds)
@@ -352,6 +354,20 @@ class Rounds:
             if len(self.refusals) < 10_000:
                 self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
         return weighed
+
+    def _with_a_provider(self, resident: Resident, tasks: list[Task]) -> list[Task]:
+        """Tasks but those whose model nobody here provides: claimed, they would fail by no fault of their own."""
+        village, default = self._village, resident.model or self._village.settings.model
+        if not any([village.why_absent(asked) for asked in {task.model or default for task in tasks}]):
+            return tasks
+        kept = []
+        for task in tasks:
+            missing = provider_missing(village, resident, task)
+            if missing:
+                self.refusals[task.id] = missing
+            else:
+                kept.append(task)
+        return kept
 
     def _with_a_model(self, resident: Resident, tasks: list[Task], alone: Mapping[str, float]) -> list[Task]:
         """Tasks but those of models that are left alone for a while: to claim them would only put them back."""

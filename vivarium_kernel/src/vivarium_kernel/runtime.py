@@ -23,7 +23,7 @@ from vivarium_kernel.jobs import Ready
 from vivarium_kernel.keeping import Keeper
 from vivarium_kernel.links import LocalLink
 from vivarium_kernel.rounds import Rounds, Won
-from vivarium_kernel.settling import Settled, Settlement
+from vivarium_kernel.settling import Settled, Settlement, wake_for_keys
 from vivarium_kernel.store import Tx, View
 from vivarium_kernel.switching import Switching
 from vivarium_kernel.village import Village
@@ -126,6 +126,7 @@ class Runtime:
         # Held tasks stay held until this process drives the residents that it takes over.
         await self._hosting.reap(release=False)
         await self._hosting.take()
+        await self.village.store.write(wake_for_keys, "system:kernel")
         self._told = self.village.times().residents
         await self._drive()
         for service in (

@@ -20,7 +20,7 @@ from vivarium_kernel.claiming import scopes_of
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review, Task, TaskState
 from vivarium_kernel.stepping import Holder, charge_unknown, fenced, lapsed
-from vivarium_kernel.store import Tx, json_list, setwise
+from vivarium_kernel.store import Row, Tx, json_list, setwise
 
 EndAttempt = Callable[[Task, Ending, Tx], Sequence[Any]]
 
@@ -359,15 +359,24 @@ def _wake_dependents(tx: Tx, ended: Sequence[tuple[str, str]]) -> None:
 def wake_due(tx: Tx, _: None = None) -> int:
     """Open every parked task whose time has come (backoff, a posted time, a quota's new day). Returns how many."""
     due = tx.rows("SELECT id, parked_for FROM tasks WHERE wake_at <= ? AND state = 'parked' LIMIT 5000", (tx.now,))
-    if due:
+    return _wake(tx, due, "system:clock")
+
+
+def wake_for_keys(tx: Tx, actor: str) -> int:
+    """Open every task that waits for a provider's key: one was set, or a process begins that may have one."""
+    return _wake(tx, tx.rows("SELECT id, parked_for FROM tasks WHERE state = 'parked' AND parked_for = 'key'"), actor)
+
+
+def _wake(tx: Tx, parked: list[Row], actor: str) -> int:
+    if parked:
         tx.opened = True
         tx.update(
             "tasks", "state = 'open', parked_for = NULL, wake_at = NULL", "tasks.id = v.column1 AND state = 'parked'",
-            [(name,) for name, _ in due],
+            [(name,) for name, _ in parked],
         )  # fmt: skip
-        for name, why in due:
-            tx.log.add("task.woken", "system:clock", {"from": why}, task=name)
-    return len(due)
+        for name, why in parked:
+            tx.log.add("task.woken", actor, {"from": why}, task=name)
+    return len(parked)
 
 
 def refused(error: VivariumError) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +26,8 @@ Row = tuple[Any, ...]
 Setwise = Callable[["Tx", list[Any]], Sequence[Any]]
 
 _encode = msgspec.json.Encoder().encode
-_CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)  # rows a statement: few texts, so that the statement cache holds them all
+_CHUNKS = (128, 64, 32, 16, 8, 4, 1)  # rows a statement: few texts, so that the statement cache holds them all
+_COLUMN = re.compile(r"v\.column(\d+)")
 
 
 class Participant(Protocol):
@@ -224,23 +227,19 @@ class Tx:
 
     def insert(self, table: str, columns: str, rows: list[Row]) -> None:
         """Insert many rows in few statements."""
-        if rows:
-            one = f"({','.join('?' * len(rows[0]))})"
-            for statement, part, _ in _chunks(f"INSERT INTO {table} ({columns}) VALUES ", one, "", rows):
-                self.run(statement, part)
+        for part in _chunks(rows):
+            self.run(_insertion(table, columns, len(part[0]), len(part)), _flat(part))
 
     def update(self, table: str, sets: str, where: str, rows: list[Row], *, all_of: bool = False) -> None:
         """Update many rows in few statements: ``sets`` and ``where`` name a row's values v.column1, v.column2 …
 
         ``all_of`` fails the transaction unless each of ``rows`` finds one to change.
         """
-        if rows:
-            one = f"({','.join('?' * len(rows[0]))})"
-            head, tail = f"UPDATE {table} SET {sets} FROM (VALUES ", f") AS v WHERE {where}"
-            for statement, part, count in _chunks(head, one, tail, rows):
-                changed = self.run(statement, part)
-                if all_of and changed != count:
-                    raise Conflict("store.changed", f"{changed} rows were changed, not {count}: {statement[:60]}")
+        for part in _chunks(rows):
+            statement = _change(table, sets, where, len(part[0]), len(part))
+            changed = self.run(statement, _flat(part))
+            if all_of and changed != len(part):
+                raise Conflict("store.changed", f"{changed} rows were changed, not {len(part)}: {statement[:60]}")
 
     def rows_as(self, plugin: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a plugin's query. What the participants hold (money, events) is not written yet."""
@@ -303,20 +302,39 @@ class Tx:
         self.connection.execute("RELEASE part")
 
 
-def _chunks(head: str, one: str, tail: str, rows: list[Row]) -> Iterator[tuple[str, Sequence[Any], int]]:
-    left = len(rows)
-    if left == 1:
-        yield head + one + tail, rows[0], 1
+def _chunks(rows: list[Row]) -> Iterator[list[Row]]:
+    if len(rows) == 1:
+        yield rows
         return
-    at = 0
+    at, left = 0, len(rows)
     for size in _CHUNKS:
         while left >= size:
-            text = f"{head}{','.join([one] * size)}{tail}"
-            yield text, list(chain.from_iterable(rows[at : at + size])), size
+            yield rows[at : at + size]
             at += size
             left -= size
-        if not left:
-            return
+
+
+def _flat(part: list[Row]) -> Sequence[Any]:
+    return part[0] if len(part) == 1 else list(chain.from_iterable(part))
+
+
+# A statement's text is made once: a cache that is asked for the same text again needs neither hash nor compare it.
+
+
+@cache
+def _insertion(table: str, columns: str, width: int, count: int) -> str:
+    return f"INSERT INTO {table} ({columns}) VALUES {_values(width, count)}"
+
+
+@cache
+def _change(table: str, sets: str, where: str, width: int, count: int) -> str:
+    if count == 1:  # a list of values to join with would cost more than the change
+        return _COLUMN.sub(r"?\1", f"UPDATE {table} SET {sets} WHERE {where}")
+    return f"UPDATE {table} SET {sets} FROM (VALUES {_values(width, count)}) AS v WHERE {where}"
+
+
+def _values(width: int, count: int) -> str:
+    return ",".join([f"({','.join('?' * width)})"] * count)
 
 
 def json_list(values: Sequence[Any]) -> str:

@@ -21,6 +21,7 @@ from vivarium_kernel.installed import claims
 from vivarium_kernel.ledger import LARGEST_MICROS, Books
 from vivarium_kernel.records import Actor, NewTask, Task
 from vivarium_kernel.registry import Choice
+from vivarium_kernel.routing import providers_named
 from vivarium_kernel.services import Services
 from vivarium_kernel.settings import Loaded, Settings, load
 from vivarium_kernel.settling import Retries
@@ -100,6 +101,7 @@ class Village:
         self._owned: set[str] = set()
         self._circuits: dict[str, Circuit] = {}
         self._tools: tuple[Hooks, tuple[Tool, ...]] | None = None
+        self._absent: tuple[Hooks, dict[str, str]] | None = None
         self.listeners: list[Callable[[Said], None]] = []
         self._services = Services({})
         self._hooks: Hooks | None = None
@@ -182,6 +184,33 @@ class Village:
             reason = f"the plugin {name}, which brings the models {name}:…, is not on: see `vivarium plugins list`"
             raise models.ProviderFault(reason, started=False, kind="connection")
         return found
+
+    def why_absent(self, asked: str) -> str:
+        """Why the models that a task or resident asks for can't be had: their provider is not here, or not on.
+
+        Empty when the provider of each is there. Nothing of a plugin's is loaded for it.
+        """
+        hooks = self.hooks
+        if self._absent is None or self._absent[0] is not hooks:
+            self._absent = (hooks, {})
+        known = self._absent[1]
+        if asked not in known:
+            named = sorted(providers_named(asked, self.settings.models))
+            known[asked] = next(filter(None, map(self._why_absent, named)), "")
+        return known[asked]
+
+    def _why_absent(self, provider: str) -> str:
+        from vivarium_kernel.builtin.scripted import builtin_provider
+
+        if provider in self._providers and provider not in self._owned:
+            return ""
+        points = _provider_points()
+        if provider not in points:
+            known = builtin_provider(provider) is not None
+            return "" if known else refusal(models.unknown_provider(provider, [*points, "scripted"]))
+        if provider in claims() and provider not in self.plugins:
+            return f"the plugin {provider} brings its model and is not on: vivarium plugins enable {provider}"
+        return ""
 
     def config(self, name: str, cls: type[C]) -> C:
         """The settings below ``[plugins.NAME]`` as ``cls``. Raises InputError with every problem at its path."""

@@ -94,9 +94,13 @@ def _parked(view: View, task: Task) -> Wait:
     now = view.now
     reason = f": {task.reason}" if task.reason else ""
     until = f"until {when(task.wake_at, now)} (in {lasting((task.wake_at - now) / MICROS)})" if task.wake_at else ""
+    kind: Kind
     match task.parked_for:
-        case "approval" | "answer" | "key" as what:
-            kind: Kind = "person"
+        case "key":
+            kind, text = "person", f"a key{reason}"
+            step = f"set it, and the task goes on by itself; or vivarium task reject {task.id}"
+        case "approval" | "answer" as what:
+            kind = "person"
             text, step = (
                 f"a person's {what}{until and f' {until}'}{reason}",
                 f"vivarium task approve {task.id}, or reject it",

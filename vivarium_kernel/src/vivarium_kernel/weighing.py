@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -10,9 +11,12 @@ from msgspec import Struct
 from vivarium_kernel.calls import Hooks, Scores
 from vivarium_kernel.errors import Forbidden, VivariumError
 from vivarium_kernel.records import Entitlement, Resident, Task
-from vivarium_kernel.routing import choose
+from vivarium_kernel.routing import choose, wishes
 from vivarium_kernel.settings import Settings
 from vivarium_kernel.store import View
+
+if TYPE_CHECKING:
+    from vivarium_kernel.village import Village
 
 Refusals = Mapping[str, Sequence[tuple[str, str]]]  # task -> (who, why)
 _NOBODY = Scores((), (), [])
@@ -92,6 +96,18 @@ def model_missing(right: Entitlement, resident: Resident, task: Task, settings: 
         # A task that names what can't be is wrong itself, and whoever claims it says so.
         return "" if task.model else f"{error.message} {error.next_step}"
     return ""
+
+
+def provider_missing(village: Village, resident: Resident, task: Task) -> str:
+    """Why the model that a task is to be done with first can't be had here; empty when it can."""
+    settings = village.settings
+    asked = task.model or resident.model or settings.model
+    if task.mode != "llm" or not village.why_absent(asked):
+        return ""
+    try:
+        return village.why_absent(wishes(asked, task, settings.models)[0])
+    except VivariumError:
+        return ""  # who claims it says what is wrong
 
 
 def judged(task: Task) -> tuple[str, str, str]:

@@ -62,11 +62,15 @@ class Writer:
     def write(self, fn: Callable[[Tx, Any], Any], item: Any, *, now: bool = False) -> Awaitable[Any]:
         """Queue a request on the running event loop; its answer comes after its commit has been synced.
 
-        With ``now`` it does not wait for others that may join: its commit is synced while they still work.
+        With ``now`` it goes ahead of those that wait, and does not wait for others that may join: who has no task is
+        to have one before those who are done with theirs are all seen to.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._outbox.append(Request(fn, item, answer))
+        if now:
+            self._outbox.insert(0, Request(fn, item, answer))
+        else:
+            self._outbox.append(Request(fn, item, answer))
         if self._scheduled is not loop:  # a loop that was closed begins nothing any more
             self._scheduled = loop
             if now and self._jobs is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -71,7 +72,11 @@ def of_exception(error: BaseException, who: str, key: str | None, *, reading: bo
         for each in reversed(raised)
         if isinstance(each, kinds)
     )
-    return ProviderFault(f"{who} {words}: {scrub(str(found) or type(found).__name__, key)}", started=started, kind=kind)
+    said = str(found) or type(found).__name__
+    system = getattr(found, "os_error", None)
+    if isinstance(system, ConnectionError) and system.errno:
+        said = os.strerror(system.errno)  # aiohttp's own words name the host again, and more
+    return ProviderFault(f"{who} {words}: {scrub(said, key)}", started=started, kind=kind)
 
 
 def retry_seconds(headers: Mapping[str, str]) -> float | None:

@@ -74,10 +74,17 @@ class OpenAIProvider:
                 server.base_url,
                 partial(self._place.key, server.key),
                 keyless=server.keyless,
+                mend=self._mend(name, server),
                 connections=self._config.connections,
                 headers=server.headers,
             )
         return wire
+
+    def _mend(self, name: str, server: Server) -> str:
+        name = name or self._config.default
+        table = f"[plugins.openai.servers.{name or 'NAME'}]"
+        keyless = f"`keyless = true` in {table}" if name else f'its own table {table} and `default = "NAME"`'
+        return f"`vivarium key set {server.key}`; a server that needs none has {keyless}"
 
 
 def provider(place: Place) -> OpenAIProvider:

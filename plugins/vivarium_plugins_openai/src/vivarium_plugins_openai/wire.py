@@ -29,6 +29,8 @@ CONTEXT = ("max_model_len", "context_length", "context_window", "max_context_len
 class Wire:
     """A server: ``who`` names it in messages, ``key`` gives its key as it is now, None where there is none.
 
+    ``mend`` is what a person can do where one is wanted and none is set.
+
     Not before the first call is anything imported or opened, and after ``close`` the next call opens it anew.
     """
 
@@ -39,6 +41,7 @@ class Wire:
         key: Callable[[], str | None],
         *,
         keyless: bool = False,
+        mend: str = "",
         connections: int = 512,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -46,6 +49,7 @@ class Wire:
         self.base_url = base_url.rstrip("/")
         self._key = key
         self._keyless = keyless
+        self._mend = mend
         self._connections = connections
         self._headers = dict(headers or {})
         self._client: AsyncOpenAI | None = None
@@ -180,9 +184,7 @@ class Wire:
         key = self._key()
         if key is None:
             if not self._keyless:
-                told = (
-                    f"no key is set for {self.who}: set it by `vivarium key set`, or `keyless = true` if it needs none"
-                )
+                told = f"no key is set for {self.who}: {self._mend}"
                 raise ProviderFault(told, started=False, kind="unauthorized")
             await self._import()
             from openai import Omit

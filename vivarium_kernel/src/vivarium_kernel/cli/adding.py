@@ -34,7 +34,7 @@ _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("effect", "--effect", "CLASS", "Whether it may run twice: pure, idempotent or once (the default)."),
     ("wanted", "--wanted", "RESIDENT", "The one resident that may take it."),
     ("not_before_at", "--not-before", "TIME", "When it may begin: an ISO time with its offset."),
-    ("expect", "--expect", "STATE", "How it is to end: done (the default), failed, blocked or cancelled."),
+    ("expect", "--expect", "STATE", "How it is to end: done (the default), failed, blocked, cancelled or any."),
     ("cwd", "--cwd", "DIR", "Where its command runs, from the village's folder."),
 )
 _LISTS: tuple[tuple[str, str, str, str], ...] = (
@@ -53,7 +53,15 @@ def _with_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+class _Add(click.Command):
+    """Remembers whether a ``--`` was typed: click drops it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["dashes"] = "--" in args
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Add)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--prompt", metavar="TEXT", help="What is to be done, in words.")
 @_with_options
@@ -80,6 +88,11 @@ def add(
         given["prompt"] = prompt
     if command:
         given["command"] = command
+    if prompt is not None and command and not click.get_current_context().meta["dashes"]:
+        raise click.UsageError(
+            f'--prompt takes one text: put it in quotes, --prompt "{prompt} {" ".join(command)}". '
+            "(A command that is described by a prompt comes after --.)"
+        )
     if source is not None and (given or human):
         raise click.UsageError("--from takes its tasks from the file: leave out the other options and the command.")
     if source is None and not given:

@@ -12,7 +12,7 @@ import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, village_option
-from vivarium_kernel.cli.showing import print_json, table
+from vivarium_kernel.cli.showing import print_json, several, table
 from vivarium_kernel.errors import Invalid, StoreError
 
 if TYPE_CHECKING:
@@ -55,10 +55,13 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
         )  # fmt: skip
     with acting(village, token, "POST /keys") as (opened, actor):
         path = keys.save(opened.folder, provider, _typed(provider))
-        opened.store.call(_note, ("key.set", provider, actor))
+        woken = opened.store.call(_note, ("key.set", provider, actor))
         _say_what_is_stronger(provider)
         _say_if_unknown(provider, opened.settings)
     click.echo(f"The key of {provider} is kept in {path}; it is used from the next call on")
+    if woken:
+        waited = "that waited for a key is" if woken == 1 else "that waited for a key are"
+        click.echo(f"{several(woken, 'task')} {waited} open again")
 
 
 def _typed(provider: str) -> str:
@@ -73,11 +76,14 @@ def _typed(provider: str) -> str:
         raise Invalid("key.text", "That is no API key: it is not even text.", "Copy it again.", field="key") from None
 
 
-def _note(tx: Tx, asked: tuple[str, str, Actor]) -> None:
+def _note(tx: Tx, asked: tuple[str, str, Actor]) -> int:
+    """Log it. Where a key was set, tasks that wait for one are tried again; returns how many."""
     from vivarium_kernel.audit import emit
+    from vivarium_kernel.settling import wake_for_keys
 
     kind, provider, actor = asked
     emit(tx, kind, actor, provider=provider)
+    return wake_for_keys(tx, str(actor)) if kind == "key.set" else 0
 
 
 def _say_what_is_stronger(provider: str) -> None:

@@ -46,13 +46,14 @@ class Lines:
 
     def __init__(self, *, stderr: bool = False) -> None:
         self._stderr = stderr
+        self._endings = Endings()
 
     def say(self, line: str) -> None:
         click.echo(line, err=self._stderr)
 
     def tell(self, news: Sequence[News]) -> None:
         if news:
-            click.echo("\n".join(line_of(item) for item in news), err=self._stderr)
+            click.echo("\n".join(self._endings.line(item) for item in news), err=self._stderr)
 
     def draw(self, counts: Mapping[str, int], held: Sequence[Held], now: int) -> None:
         pass
@@ -61,8 +62,19 @@ class Lines:
         pass
 
 
-def line_of(item: News) -> str:
-    """One ending as a line: time, what the task is now, who, which task, how long, and why if it isn't done."""
+class Endings:
+    """Endings as lines, one after the other: a reason that the one before had is not said again."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def line(self, item: News) -> str:
+        """Time, what the task is now, who, which task, how long, and why if it isn't done."""
+        said, self._last = self._last, item.reason
+        return _line(item, "as above" if item.reason == said else shortened(item.reason, 160))
+
+
+def _line(item: News, reason: str) -> str:
     clock = f"{datetime.fromtimestamp(item.at / MICROS):%H:%M:%S}"
     parts = [clock, _word(item).ljust(9), (item.resident or "-").ljust(5), item.task]
     if item.seconds is not None:
@@ -70,7 +82,7 @@ def line_of(item: News) -> str:
     if item.exit_code:
         parts.append(f"exit {item.exit_code}")
     if item.reason and item.state != "done":
-        parts.append(f"({shortened(item.reason, 160)})")
+        parts.append(f"({reason})")
     return "  ".join(safe(part) for part in parts)
 
 
@@ -88,6 +100,7 @@ class Drawn:
 
         self._name = name
         self._console = console(stderr=stderr)
+        self._endings = Endings()
         self._began = time.monotonic()
         self._live: Live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
@@ -100,7 +113,7 @@ class Drawn:
 
         told = [item for item in news if item.state != "done"]
         for item in told[:20]:
-            self._console.print(Text(line_of(item), style=COLOURS.get(item.state, "yellow")), no_wrap=True)
+            self._console.print(Text(self._endings.line(item), style=COLOURS.get(item.state, "yellow")), no_wrap=True)
         if len(told) > 20:
             self._console.print(f"and {len(told) - 20} more that are not done")
 

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from vivarium_kernel import board
-from vivarium_kernel.records import Task
+from vivarium_kernel.records import ANY_ENDING, Task
 from vivarium_kernel.store import View
 
 ENDED = "('done', 'failed', 'cancelled', 'blocked')"
@@ -125,7 +125,7 @@ class Done:
 
     @property
     def as_expected(self) -> bool:
-        return self.state == self.expect
+        return self.expect in (ANY_ENDING, self.state)
 
 
 _DONE = (
@@ -157,7 +157,9 @@ def last_ended(view: View, limit: int) -> list[Done]:
 
 def unexpected(view: View, limit: int) -> list[Done]:
     """Ended tasks that did not end as they were expected to, in the order of posting."""
-    rows = view.rows(f"{_DONE} WHERE t.state IN {ENDED} AND t.state <> expect ORDER BY t.seq LIMIT ?", (limit,))
+    rows = view.rows(
+        f"{_DONE} WHERE t.state IN {ENDED} AND expect NOT IN (t.state, '{ANY_ENDING}') ORDER BY t.seq LIMIT ?", (limit,)
+    )
     return [Done(*row) for row in rows]
 
 
@@ -175,7 +177,8 @@ class Totals:
 def totals(view: View) -> Totals:
     """The sums below the table of a run."""
     ended, strange = view.row(
-        "SELECT count(*), coalesce(sum(state <> coalesce(json_extract(spec, '$.expect'), 'done')), 0) "
+        "SELECT count(*), "
+        f"coalesce(sum(coalesce(json_extract(spec, '$.expect'), 'done') NOT IN (state, '{ANY_ENDING}')), 0) "
         f"FROM tasks WHERE state IN {ENDED}"
     ) or (0, 0)
     seconds, spent = view.row("SELECT coalesce(sum(seconds), 0.0), coalesce(sum(spent_micros), 0) FROM attempts") or (

@@ -162,7 +162,7 @@ def _row(done: Done) -> tuple[Any, ...]:
 def _status(done: Done) -> str:
     if not done.as_expected:
         return f"{done.state}, not {done.expect}"
-    return done.state if done.state == "done" else f"{done.state}, as expected"
+    return f"{done.state}, as expected" if done.state == done.expect != "done" else done.state
 
 
 def _figures(one: Thought | Sums) -> tuple[str, ...]:

@@ -249,18 +249,19 @@ class _Own:
     """The endings of one of several processes: those of its residents. What was nobody's the first one tells."""
 
     def __init__(self, number: int, runtime: Runtime, say: Say) -> None:
+        from vivarium_kernel.cli.progress import Endings
+
         self._number = number
         self._runtime = runtime
+        self._endings = Endings()
         self._mine: set[str] = set()  # also those that it has let go: what they ended is told after that
         self.say = say
 
     def tell(self, news: Sequence[News]) -> None:
-        from vivarium_kernel.cli.progress import line_of
-
         self._mine.update(self._runtime.residents)
         for item in news:
             if item.resident in self._mine or (item.resident is None and self._number == 1):
-                self.say(line_of(item))
+                self.say(self._endings.line(item))
 
     def draw(self, counts: Mapping[str, int], held: Sequence[Held], now: int) -> None:
         pass

@@ -13,7 +13,7 @@ from attrs import asdict
 
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
 from vivarium_kernel.cli.showing import fields, money, print_json, safe, several, state_text
-from vivarium_kernel.records import ENDED_STATES
+from vivarium_kernel.records import ANY_ENDING, ENDED_STATES
 from vivarium_kernel.wording import lasting, when
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def show(id_: str, village: Path | None, as_json: bool) -> None:
 
 def _print_task(task: Task, needs: dict[str, str], wait: Wait | None, paid: list[Transfer], now: int) -> None:
     state = state_text(task.state)
-    if task.state in ENDED_STATES and task.state != task.expect:
+    if task.state in ENDED_STATES and task.expect not in (ANY_ENDING, task.state):
         state += f", expected {task.expect}"
     click.echo(f"{click.style(safe(task.id), bold=True)}  {state}" + (f"  {safe(task.title)}" if task.title else ""))
     waits = "" if wait is None else wait.what + (f"\n→ {wait.next_step}" if wait.next_step else "")
