@@ -35,8 +35,8 @@ def run(folder: Path, *options: str) -> Done:
         ([f'id = "a"\n{LS}\nhuman = true', 'id = "b"\ncommand = ["rm", "x"]'], 1, "1 left; 1 task not as expected"),
         ([], 0, "The board is empty"),
     ],
-    ids=["done", "failed", "failed as expected", "done unexpectedly", "whatever comes", "blocked", "review", "waits for review",
-         "review and time", "review and blocked", "empty"],
+    ids=["done", "failed", "failed as expected", "done unexpectedly", "whatever comes", "blocked", "review",
+         "waits for review", "review and time", "review and blocked", "empty"],
 )  # fmt: skip
 def test_the_exit_status_says_how_it_ended(tmp_path: Path, tasks: list[str], status: int, said: str) -> None:
     done = run(village(tmp_path / "v", tasks))

@@ -112,7 +112,7 @@ def test_who_stood_in_for_whom_is_marked_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("The table of a run fits 80 columns")
-def test_the_tables_fit_eighty_columns(tmp_path: Path) -> None:
+def test_the_tables_fit_eighty_columns_and_cut_no_name(tmp_path: Path) -> None:
     name = "a-task-with-a-name-that-is-as-long-as-one-may-well-make-it"
     tasks = [f'id = "{name}-{number}"\n{PROMPT}' for number in range(3)]
     folder = village(tmp_path / "v", tasks)
@@ -125,10 +125,11 @@ def test_the_tables_fit_eighty_columns(tmp_path: Path) -> None:
         said = b"".join(iter(lambda: read(main), b""))
         assert process.wait(60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode()).replace("\r", "")
-    lines = text[text.index("What models did:") :].split("\n\n")[0].splitlines()[1:-1]
-    assert len(lines) == 5
-    assert [line for line in lines if len(line) > 80] == []
-    assert all(re.search(r"  [\d,]+  +[\d,]+  +\d+", line) for line in lines[1:]), lines
+    ended, thoughts = text[text.index(f"{name}-0\n") :].split("What models did:")
+    thoughts = thoughts.split("\n\n")[0]
+    assert [line for line in (ended + thoughts).splitlines() if len(line) > 80] == []
+    for table, words in ((ended, r"status done; resident \w+"), (thoughts, r"model scripted:tools; usd 0; tokens in \d+")):
+        assert re.findall(rf"^{name}-(\d)\n    {words}", table, re.M) == ["0", "1", "2"], table
 
 
 def read(terminal: int) -> bytes:

@@ -57,7 +57,7 @@ def test_figures_outlive_the_process_and_agree_with_its_call_records(tmp_path: P
     assert wrong.last_error == "ValueError: boom"
     assert busy.seconds >= 0.025
     assert busy.mean_seconds >= 0.005
-    assert busy.slowest_seconds >= busy.mean_seconds
+    assert [each for each in found.timings if each.slowest_seconds < each.mean_seconds] == []  # failed calls count too
     assert busy.share == pytest.approx(busy.seconds / found.cycle_seconds)
     assert found.timings[0].seconds == max(each.seconds for each in found.timings)
     assert {(each.plugin, each.hook): each.calls for each in found.timings} == {

@@ -23,7 +23,7 @@ from vivarium_kernel.village import Village, With
 from vivarium_plugins_intent import command
 from vivarium_plugins_intent.planning import RULE_LABEL
 
-from vivarium_kernel import people
+from vivarium_kernel import Conflict, people
 
 from .scene import LONG, SHORT
 
@@ -125,6 +125,26 @@ def test_plans_are_listed_with_what_became_of_them(plan: Callable[..., Said]) ->
     assert [one["plan"] for one in waiting] == ["t1"]
     assert ([one["plan"] for one in few["plans"]], few["more"]) == (["t1"], True)
     assert plan("--list", SHORT).status == 2
+
+
+def test_a_plan_that_is_dropped_waits_no_more_and_cannot_be_posted(plan: Callable[..., Said]) -> None:
+    shown = json.loads(plan(SHORT, "--json").out)
+    plan(LONG, "--yes")
+    assert plan("--drop", shown["plan"]).out == f"Dropped {shown['plan']}: it can't be posted any more\n"
+    assert plan("--drop", shown["plan"]).status == 0
+    assert re.findall(r"^(t\d) +(posted|dropped)", plan("--list").out, re.M) == [("t2", "posted"), ("t1", "dropped")]
+    posted = plan("--drop", "t2")
+    assert posted.status == 2 and "[plan.posted]" in posted.err
+    assert "[plan.unknown]" in plan("--drop", "t9").err
+    assert plan("--drop", "t1", SHORT).status == 2
+    with acting(plan.folder, None, "POST /plan", plugins=True) as (opened, actor):  # type: ignore[attr-defined]
+        found = asyncio.run(command._do(opened, actor, "list", {"waiting": True}))["plans"]
+        assert found == []
+        asked = {"plan": shown["plan"], "digest": shown["digest"]}
+        with pytest.raises(Conflict, match="was dropped"):
+            asyncio.run(command._do(opened, actor, "approve", asked))
+        events = opened.store.call(lambda tx, _: tx.rows("SELECT task FROM events WHERE kind = 'intent.dropped'"), None)
+    assert events == [(shown["plan"],)]
 
 
 def test_files_of_the_folder_are_planned(plan: Callable[..., Said]) -> None:

@@ -163,10 +163,7 @@ class Runner:
 
     def _well(self, each: Implementation, seconds: float, value: Any) -> Call:
         tally = each.tally
-        tally.calls += 1
-        tally.seconds += seconds
-        if seconds > tally.slowest_seconds:  # noqa: PLR1730 - max() takes three times as long
-            tally.slowest_seconds = seconds
+        tally.took(seconds)
         if tally.streak:
             self._health.recovered(tally)
         if seconds > SLOW_SECONDS and each.holds:
@@ -180,8 +177,7 @@ class Runner:
         if each.hook == "execute_task" and isinstance(error, VivariumError):
             # The job's own refusals come through here (a lapsed lease, a budget, a provider's outage): recorded, but
             # an outage must not switch off who runs the jobs.
-            each.tally.calls += 1
-            each.tally.seconds += seconds
+            each.tally.took(seconds)
             self._health.note(each.tally, seconds, describe(error), where(error))
         else:
             self._health.failed(each.tally, seconds, error)

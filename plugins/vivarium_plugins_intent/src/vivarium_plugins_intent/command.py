@@ -40,6 +40,7 @@ _LIMITS = (
 @click.option(
     "--list", "listed", is_flag=True, help="List the plans that there are; those that wait to be posted come first."
 )
+@click.option("--drop", metavar="ID", help="Drop a plan that is not to be posted.")
 @click.option(
     "--wait",
     type=click.FloatRange(0, 86_400),
@@ -52,13 +53,18 @@ _LIMITS = (
 @json_option
 def plan(
     goal: str | None, files: str | None, budget: str | None, min_budget: str | None, model: str | None, yes: bool,
-    listed: bool, wait: float, village: Path | None, token: str | None, as_json: bool, **limits: tuple[str, ...],
+    listed: bool, drop: str | None, wait: float, village: Path | None, token: str | None, as_json: bool,
+    **limits: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Turn a goal into tasks with dependencies and budgets.
 
     The plan is shown first, and posted when it is approved: with --yes, or by an answer where this is a terminal.
     GOAL - is read from standard input. With a scripted model the goal is split by its words, without any LLM.
     """
+    if drop is not None:
+        if goal is not None or files is not None or listed:
+            raise click.UsageError("--drop takes no GOAL, no --files and no --list.")
+        return _drop(drop, village, token, as_json)
     if listed:
         if goal is not None or files is not None:
             raise click.UsageError("--list takes no GOAL and no --files.")
@@ -96,6 +102,16 @@ def plan(
     return 0
 
 
+def _drop(name: str, village: Path | None, token: str | None, as_json: bool) -> int:
+    with acting(village, token, _ROUTE, plugins=True) as (opened, actor):
+        done = asyncio.run(_do(opened, actor, "drop", {"plan": name}))
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"Dropped {name}: it can't be posted any more")
+    return 0
+
+
 def _list(village: Path | None, token: str | None, as_json: bool) -> int:
     with acting(village, token, _ROUTE, plugins=True) as (opened, actor):
         found = asyncio.run(_do(opened, actor, "list", {}))
@@ -106,15 +122,19 @@ def _list(village: Path | None, token: str | None, as_json: bool) -> int:
     if not plans:
         click.echo("There is no plan yet: vivarium plan GOAL")
         return 0
-    said = {True: "posted", False: "to be approved"}
-    table(
-        ("!plan", "!state", "*goal"),
-        [(one["plan"], said[one["posted"]] if one["state"] == "done" else one["state"], one["goal"]) for one in plans],
-    )
+    table(("!plan", "!state", "*goal"), [(one["plan"], _state(one), one["goal"]) for one in plans])
     if found["more"]:
         click.echo("There are older ones: vivarium do intent.list most=500")
-    click.echo("See one: vivarium do intent.show plan=ID")
+    click.echo("See one: vivarium do intent.show plan=ID. Not to be posted: vivarium plan --drop ID")
     return 0
+
+
+def _state(one: dict[str, Any]) -> str:
+    if one["dropped"]:
+        return "dropped"
+    if one["state"] != "done":
+        return str(one["state"])
+    return "posted" if one["posted"] else "to be approved"
 
 
 def _micros(text: str | None, option: str) -> int | None:

@@ -39,6 +39,7 @@ from vivarium_plugins_intent import checking, planning, reading, splitting, tell
 from vivarium_plugins_intent.planning import RULE_LABEL, WHOLE, Plan, Wanted
 
 MODE = "plan"
+DROPPED = "intent.dropped"  # the event that says so of a plan: there is no table that could
 ATTEMPTS = 2  # a plan that can't be is made once more, with what was wrong with it
 PRIORITY = 1_000  # somebody waits for it
 SURE = 0.95
@@ -129,6 +130,8 @@ class IntentPlugin(Plugin):
                    Input=PlanName, roles=_PEOPLE, effect="pure", run=self._show),
             Action(name="intent.approve", doc="Post the tasks of a plan as it was shown.", Input=Approval,
                    roles=_PEOPLE, effect="idempotent", run=self._approve),
+            Action(name="intent.drop", doc="Drop a plan that is not to be posted: it can't be approved any more.",
+                   Input=PlanName, roles=_PEOPLE, effect="idempotent", run=self._drop),
         ]  # fmt: skip
 
     # What people do
@@ -181,15 +184,22 @@ class IntentPlugin(Plugin):
     def _list(self, tx: PluginTx, actor: Actor, asked: Listing) -> dict[str, Any]:
         rows = tx.read(
             "SELECT p.id, p.state, json_extract(p.spec, '$.prompt'), EXISTS (SELECT 1 FROM tasks t "
-            "WHERE t.id = p.id || ? AND t.by = p.by) AS posted FROM tasks p WHERE p.mode = ? AND p.by = ? AND (NOT ? "
-            "OR (NOT posted AND p.state NOT IN ('failed', 'blocked', 'cancelled'))) "
-            "ORDER BY posted OR p.state IN ('failed', 'blocked', 'cancelled'), p.seq DESC LIMIT ?",
-            (f"-{WHOLE}", MODE, f"plugin:{self.name}", asked.waiting, asked.most + 1),
+            "WHERE t.id = p.id || ? AND t.by = p.by) AS posted, EXISTS (SELECT 1 FROM events e WHERE e.task = p.id "
+            "AND e.kind = ?) AS dropped FROM tasks p WHERE p.mode = ? AND p.by = ? AND (NOT ? "
+            "OR (NOT posted AND NOT dropped AND p.state NOT IN ('failed', 'blocked', 'cancelled'))) "
+            "ORDER BY posted OR dropped OR p.state IN ('failed', 'blocked', 'cancelled'), p.seq DESC LIMIT ?",
+            (f"-{WHOLE}", DROPPED, MODE, f"plugin:{self.name}", asked.waiting, asked.most + 1),
         )
         return {
             "plans": [
-                {"plan": name, "state": state, "posted": bool(posted), "goal": splitting.title_of(goal)}
-                for name, state, goal, posted in rows[: asked.most]
+                {
+                    "plan": name,
+                    "state": state,
+                    "posted": bool(posted),
+                    "dropped": bool(dropped),
+                    "goal": splitting.title_of(goal),
+                }
+                for name, state, goal, posted, dropped in rows[: asked.most]
             ],
             "more": len(rows) > asked.most,
         }
@@ -216,6 +226,9 @@ class IntentPlugin(Plugin):
         if state != "done":
             raise Conflict("plan.state", f"The plan {asked.plan} is not ready: its planning task is {state}"
                            f"{f' ({reason})' if reason else ''}.", "See intent.show.", field="plan")  # fmt: skip
+        if self._is_dropped(tx, asked.plan):
+            raise Conflict("plan.dropped", f"The plan {asked.plan} was dropped.", "Ask for another: vivarium plan GOAL",
+                           field="plan")  # fmt: skip
         plan = self._made(tx, asked.plan, wanted)
         if asked.digest != plan.digest:
             raise Conflict(
@@ -229,6 +242,21 @@ class IntentPlugin(Plugin):
         if fresh:
             tx.emit("approved", task=asked.plan, digest=plan.digest, tasks=posted)
         return {"plan": asked.plan, "digest": plan.digest, "tasks": posted}
+
+    def _drop(self, tx: PluginTx, actor: Actor, asked: PlanName) -> dict[str, Any]:
+        state, _, wanted = self._asked_for(tx, asked.plan)
+        if state not in ("done", "failed", "blocked", "cancelled"):
+            raise Conflict("plan.state", f"The plan {asked.plan} is still being made: its task is {state}.",
+                           f"vivarium task cancel {asked.plan}", field="plan")  # fmt: skip
+        if state == "done" and self._is_posted(tx, self._made(tx, asked.plan, wanted)):
+            raise Conflict("plan.posted", f"The tasks of the plan {asked.plan} are on the board.",
+                           "Cancel them: vivarium task cancel ID", field="plan")  # fmt: skip
+        if not self._is_dropped(tx, asked.plan):
+            tx.emit(DROPPED.partition(".")[2], task=asked.plan)
+        return {"plan": asked.plan, "dropped": True}
+
+    def _is_dropped(self, tx: PluginTx, name: str) -> bool:
+        return bool(tx.read("SELECT 1 FROM events WHERE task = ? AND kind = ?", (name, DROPPED)))
 
     def _refuse_by_policy(self) -> None:
         policy = self.village.settings.write_policy

@@ -121,9 +121,7 @@ class Hosting:
         seconds = perf_counter() - began
         health = self._village.health
         tally = health.tally(panel.plugin, HOOK)
-        tally.calls += 1
-        tally.seconds += seconds
-        tally.slowest_seconds = max(tally.slowest_seconds, seconds)
+        tally.took(seconds)
         if error is None and not isinstance(html, str):
             error = PanelFault(f"its file holds {type(html).__name__}, not text")
         if error is None:

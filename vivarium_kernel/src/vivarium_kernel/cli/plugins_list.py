@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vivarium_kernel.cli.choosing import breakers_of, surroundings
+from vivarium_kernel.cli.named import named_table
 from vivarium_kernel.cli.opening import json_option, village_option
-from vivarium_kernel.cli.showing import fields, print_json, print_json_list, several, table
+from vivarium_kernel.cli.showing import fields, print_json, print_json_list, several
 
 if TYPE_CHECKING:
     from vivarium_kernel.inspecting import Looked
@@ -37,7 +38,7 @@ def list_(imports: bool, village: Path | None, as_json: bool) -> None:
     if as_json:
         print_json_list(_as_json(one) for one in found)
         return
-    table(
+    named_table(
         (
             "plugin",
             "state",
@@ -46,7 +47,7 @@ def list_(imports: bool, village: Path | None, as_json: bool) -> None:
             "*hooks",
             "*settings",
             *((">import ms",) if imports else ()),
-            "!why",
+            "why",
         ),
         [_row(one, imports) for one in found],
     )
@@ -179,7 +180,7 @@ def hooks(hook: str | None, village: Path | None, as_json: bool) -> None:
     if as_json:
         print_json_list({"hook": name, "on": on, "off": off, "doc": line} for name, on, off, line in rows)
         return
-    table(
-        ("hook", "plugins", "!what it does"),
+    named_table(
+        ("hook", "plugins", "what it does"),
         ((name, ", ".join([*on, *(f"{each} (off)" for each in off)]), line) for name, on, off, line in rows),
     )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vivarium_kernel.cli.choosing import installed_on, surroundings
+from vivarium_kernel.cli.named import named_table
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import print_json, safe, several, shortened, table
+from vivarium_kernel.cli.showing import print_json, safe, several, shortened
 from vivarium_kernel.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def profile(everything: bool, village: Path | None, as_json: bool) -> None:
         f"{several(len(found.processes), 'process', 'processes')}, {several(found.cycles, 'cycle')}"
         + (f" of {found.cycle_seconds / found.cycles * 1000:,.1f} ms" if found.cycles else "")
     )
-    table(
+    named_table(
         ("plugin", "hook", ">calls", ">errors", ">total s", ">mean ms", ">slowest ms", ">over 50 ms", ">share"),
         (
             (

@@ -15,7 +15,7 @@ from vivarium_kernel.builtin.scripted_tools import LABEL
 from vivarium_kernel.cli import reading, thoughts
 from vivarium_kernel.cli.named import MOST_CHARACTERS, named_table
 from vivarium_kernel.cli.reading import Done
-from vivarium_kernel.cli.showing import WIDE, money, print_json, safe, several, shortened, table
+from vivarium_kernel.cli.showing import WIDE, money, print_json, safe, several, shortened
 from vivarium_kernel.cli.thoughts import Sums, Thought
 from vivarium_kernel.records import ENDED_STATES
 from vivarium_kernel.waiting import Known, count_left, left, only_people_awaited
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from vivarium_kernel.village import Village
 
 ALL, SOME = 200, 50  # tasks that the table shows whole; past that, this many of each sort
-COLUMNS = ("*task", "status", "resident", ">attempts", ">exit code", ">seconds", ">reward")
-THOUGHT = ("*task", "*model", ">usd", ">tokens in", ">out", ">steps", ">cited")
+COLUMNS = ("task", "status", "resident", ">attempts", ">exit code", ">seconds", ">reward")
+THOUGHT = ("task", "model", ">usd", ">tokens in", ">out", ">steps", ">cited")
 
 
 class Report:
@@ -68,15 +68,15 @@ class Report:
 
     def _print_ended(self) -> None:
         if self._totals.ended <= ALL:
-            table(COLUMNS, map(_row, reading.ended(self._view)))
+            named_table(COLUMNS, map(_row, reading.ended(self._view)))
             return
         strange = reading.unexpected(self._view, SOME)
         if strange:
             click.echo(f"{_some(len(strange), self._totals.unexpected)} that did not end as expected:")
-            table(COLUMNS, map(_row, strange))
+            named_table(COLUMNS, map(_row, strange))
             click.echo()
         click.echo(f"The last {SOME} of {self._totals.ended:,} that ended; `vivarium task list` has them all:")
-        table(COLUMNS, map(_row, reading.last_ended(self._view, SOME)))
+        named_table(COLUMNS, map(_row, reading.last_ended(self._view, SOME)))
 
     def _print_thoughts(self) -> None:
         """What models did: the dearest tasks, where they are too many to show."""
@@ -92,7 +92,7 @@ class Report:
             (one.task, thoughts.named(one), *_figures(one), thoughts.cited(one))
             for one in found
         ]  # fmt: skip
-        table(THOUGHT, [*rows, ("total", "", *_figures(total), thoughts.cited(total))])
+        named_table(THOUGHT, [*rows, ("total", "", *_figures(total), thoughts.cited(total))])
         for one in [one for one in found if one.instead_of][:SOME]:
             click.echo(safe(thoughts.stood_in(one)))
         if any(one.model.startswith("scripted:") for one in self._thoughts):

@@ -9,8 +9,9 @@ import click
 from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
+from vivarium_kernel.cli.named import named_table
 from vivarium_kernel.cli.opening import folder_of, json_option, village_option
-from vivarium_kernel.cli.showing import print_json_list, table
+from vivarium_kernel.cli.showing import print_json_list
 
 settings = LazyGroup(
     "settings",
@@ -37,8 +38,8 @@ def show(prefix: str, village: Path | None, as_json: bool) -> None:
     if as_json:
         print_json_list(asdict(row) for row in found)
         return
-    table(
-        ("!setting", "*value", "from", "*variable"),
+    named_table(
+        ("setting", "*value", "from", "variable"),
         (
             (
                 row.path,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,14 +116,14 @@ def _fitting(natural: Sequence[int], marks: Sequence[str], room: int) -> list[in
 
 def _lines(row: Sequence[str], marks: Sequence[str], widths: Sequence[int], *, coloured: bool) -> list[str]:
     """One row of a table: one line, or more where a cell is folded."""
-    from rich.cells import cell_len, chop_cells, set_cell_size
+    from rich.cells import cell_len, set_cell_size
 
     folded = []
     for cell, mark, width in zip(row, marks, widths, strict=True):
         if cell_len(cell) <= width:
             folded.append([cell])
         elif mark == "!":
-            folded.append(chop_cells(cell, width))
+            folded.append(_folded(cell, width))
         else:
             folded.append([set_cell_size(cell, width - 1) + "…"])
     lines = []
@@ -136,6 +137,14 @@ def _lines(row: Sequence[str], marks: Sequence[str], widths: Sequence[int], *, c
             shown.append(f"{blanks}{text}" if mark == ">" else f"{text}{blanks}")
         lines.append("  ".join(shown).rstrip())
     return lines
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """A cell in lines of this width, broken between words where there are any."""
+    from rich.cells import chop_cells
+
+    lines = textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+    return [part for line in lines for part in chop_cells(line, width)]
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:
