@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["promises"]
@@ -39,6 +40,11 @@ def pytest_configure() -> None:
     # would compile the whole kernel again; its workers and theirs inherit this.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # No test fails for being slow: what is measured is measured in benchmarks/.
+    hypothesis.settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("untimed")
     # A width is told to those who are to fit it, by each test itself; the one of this run's terminal is not theirs.
     os.environ.pop("COLUMNS", None)
 

@@ -185,7 +185,7 @@ def agree(examples: int, *, shrink: bool = True) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=examples, stateful_step_count=25, deadline=None, database=None, derandomize=not shrink,
+            max_examples=examples, stateful_step_count=25, database=None, derandomize=not shrink,
             report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
             phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         ),

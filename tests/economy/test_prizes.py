@@ -42,7 +42,7 @@ def test_a_founder_who_left_shares_nothing() -> None:
     assert team(("dov", "ben"), "cyn") == ("ben", "dov")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(choices(), st.integers(1, 5))
 def test_no_choice_pays_more_than_the_prizes_or_a_resident_for_two_submissions(
     prizes: list[tuple[int, list[Work]]], slots: int
@@ -63,7 +63,7 @@ def test_who_got_nothing_of_one_prize_may_share_in_the_other() -> None:
     assert [(each.resident, each.micros) for each in found] == [("ada", 1), ("ben", 9)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(choices())
 def test_within_the_slots_and_without_a_resident_in_two_teams_all_is_paid(prizes: list[tuple[int, list[Work]]]) -> None:
     alone = [(micros, [Work(w.submission, w.place, (f"r{w.submission}",)) for w in works]) for micros, works in prizes]

@@ -150,7 +150,7 @@ def run(examples: int, steps: int, *, shrink: bool = True) -> None:
     run_state_machine_as_test(
         Journaling,
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, database=None, derandomize=not shrink,
+            max_examples=examples, stateful_step_count=steps, database=None, derandomize=not shrink,
             report_multiple_bugs=False, suppress_health_check=list(HealthCheck), phases=phases,
         ),
     )  # fmt: skip

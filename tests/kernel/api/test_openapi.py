@@ -127,7 +127,6 @@ def ask_for_everything(schema: BaseSchema, role: str, mode: GenerationMode, only
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
             max_examples=examples,
-            deadline=None,
             database=None,
             derandomize=True,
             phases=(Phase.generate,),

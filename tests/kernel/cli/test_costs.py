@@ -74,7 +74,7 @@ def test_after_crashes_and_lies_the_costs_are_the_ledgers_to_the_millionth() -> 
     spent: list[int] = []
 
     @settings(
-        max_examples=5, deadline=None, database=None, derandomize=True, phases=(Phase.generate,),
+        max_examples=5, database=None, derandomize=True, phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.integers(0, 10**6), st.sampled_from(["0.01", "0.3", "900"]), st.sampled_from([0.0, 0.3, 1.0]))

@@ -1,10 +1,14 @@
-"""Promises about the status: a cap that was lowered below what is set aside is shown with the one that it goes to."""
+"""Promises about the status: caps with what they go to, and which processes live."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from .running import Here, vivarium
+from .running import Here, started, vivarium
 from .test_doctor import change, settings
 
 
@@ -30,3 +34,32 @@ def test_a_cap_below_what_is_set_aside_is_shown_with_the_one_that_is_wanted(capp
         "cap_micros": 4_000_000, "reserved_micros": 3_000_000, "spent_micros": 1_000_000, "wanted_micros": 2_000_000,
     }  # fmt: skip
     assert "the village has used 4 USD of 2 USD" in capped("doctor").out
+
+
+def test_a_village_whose_process_was_killed_lives_no_more_and_says_so(here: Here) -> None:
+    with started("up", "--port", "0", cwd=here.folder) as process:
+        until(here, lambda found: found["state"] == "living")
+        process.kill()  # what runs below it dies with it
+        found = until(here, lambda found: any(one["gone"] for one in found["processes"]))
+    assert found["state"] == "at rest"
+    assert "was killed; the next process that lives takes up what it held" in here("status").out
+
+
+def test_a_village_that_is_only_served_is_at_rest(here: Here) -> None:
+    with started("serve", "--port", "0", cwd=here.folder):
+        found = until(here, lambda found: found["processes"])
+        assert (found["state"], found["processes"][0]["kind"], found["processes"][0]["gone"]) == (
+            "at rest", "serve", False
+        )  # fmt: skip
+        assert "it serves the API alone, no resident works in it" in here("status").out
+
+
+def until(here: Here, true: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """The status once it is so."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        found: dict[str, Any] = here("status", "--json").document
+        if found["state"] != "not lived yet" and true(found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"it did not come: {found}")

@@ -229,7 +229,7 @@ ARGUMENTS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     name=st.sampled_from([name for name in SHIPPED if name != "rg"]), rest=ARGUMENTS, cwd=st.sampled_from([".", "src"])
 )
@@ -258,7 +258,7 @@ def test_no_accepted_command_shows_a_secret_even_unconfined(
     assert not {str(LINES), str(LINES * (len(MARK) + 1))} & set(shown.split())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rest=ARGUMENTS,
     where=st.integers(0, 4),

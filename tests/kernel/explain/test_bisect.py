@@ -82,7 +82,7 @@ SMALL = NAMES[:7]
 
 
 @pytest.mark.promise("bisect")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.frozensets(st.sampled_from(SMALL), min_size=1, max_size=3), min_size=1, max_size=3),
     st.dictionaries(st.sampled_from(SMALL[1:]), st.integers(0, 5), max_size=5),

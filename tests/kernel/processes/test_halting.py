@@ -315,7 +315,7 @@ def test_one_residents_failing_acts_do_not_disturb_anothers(folder: Path) -> Non
             NewTask(id="dies", command=("sh", "-c", "kill -9 $$"), wanted="ada", max_attempts=1),
             NewTask(id="late", command=("sleep", "60"), wanted="ada", timeout_seconds=0.2, max_attempts=1),
             NewTask(id="nobody", mode="unheard-of", prompt="x", wanted="ada"),
-            NewTask(id="unpriced", prompt="x", wanted="ada", model="unheard:of"),
+            NewTask(id="unknown", prompt="x", wanted="ada", model="scripted:unheard-of"),
         ]
         good = [deed(f"good{n}", 0.01, wanted="ben") for n in range(20)]
         await village.store.write(board.post, village.posting([*bad, *good], "operator:test"))

@@ -27,7 +27,7 @@ def plan_of(seed: int, capped: dict[str, int | None], wrong: float) -> Plan:
 
 def overshoot(examples: int, *, shrink: bool = True) -> None:
     @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=not shrink,
+        max_examples=examples, database=None, derandomize=not shrink,
         suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
     )  # fmt: skip
     @given(st.integers(0, 10**6), caps, st.sampled_from([0.0, 0.3, 1.0]))

@@ -214,7 +214,7 @@ def run(examples: int, steps: int, *, shrink: bool = True) -> None:
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=not shrink, database=None,
+            max_examples=examples, stateful_step_count=steps, derandomize=not shrink, database=None,
             phases=phases, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

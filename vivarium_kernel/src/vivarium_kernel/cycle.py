@@ -132,7 +132,7 @@ def _subject(claimed: Claimed, text: str) -> Subject:
 
 def _stopped(safety: Safety, claimed: Claimed, hooks: Hooks, rules: Rules) -> Stopped | None:
     """The ending that a verdict leads to before anything is done; None if a human approved the task before."""
-    reason = f"{safety.verdict.rule}: {safety.verdict.reason}"
+    reason = str(safety.verdict)
     if safety.culprit is not None:
         return Stopped(_ending(claimed, hooks, rules, "released", reason), safety.culprit)
     if safety.verdict.answer == "ask":
@@ -239,7 +239,7 @@ async def judge(hooks: Hooks, claimed: Claimed, outcome: Outcome, rules: Rules) 
     text = outcome.answer or outcome.stdout
     safety = await hooks.check_safety(Subject("outcome", text, (), task, claimed.resident.name, claimed.attempt))
     if safety.verdict.answer != "allow" or safety.culprit is not None:
-        reason = f"{safety.verdict.rule}: {safety.verdict.reason}"
+        reason = str(safety.verdict)
         if safety.verdict.answer == "deny" and safety.culprit is None:
             return _ending(claimed, hooks, rules, "rejected", reason, outcome=outcome)
         return _ending(claimed, hooks, rules, "accepted", reason, outcome=outcome, to_review=True)

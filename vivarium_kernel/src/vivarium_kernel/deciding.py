@@ -122,7 +122,7 @@ def block(tx: Tx, asked: tuple[str, Verdict, EndAttempt | None]) -> bool:
     task = board.task(tx, name)
     if task.state not in ("open", "waiting", "parked"):
         return False
-    reason = f"{verdict.rule}: {verdict.reason}"
+    reason = str(verdict)
     _end_without_attempt(tx, task, "blocked", Decision(name, "reject", "system:safety", reason, end_attempt))
     return True
 
@@ -130,7 +130,7 @@ def block(tx: Tx, asked: tuple[str, Verdict, EndAttempt | None]) -> bool:
 def ask_approval(tx: Tx, asked: tuple[str, Verdict]) -> bool:
     """A safety check wants a human to decide first. False when the task is not open any more."""
     name, verdict = asked
-    reason = f"{verdict.rule}: {verdict.reason}"
+    reason = str(verdict)
     changed = tx.run(
         "UPDATE tasks SET state = 'parked', parked_for = 'approval', wake_at = NULL, reason = ? "
         "WHERE id = ? AND state = 'open' AND approved IS NULL",

@@ -49,6 +49,11 @@ def _started(pid: int) -> str | None:
     return None if state_and_rest[0] in "ZX" else state_and_rest[19]
 
 
+def is_gone(me: Self, machine: str, pid: int, started: str) -> bool:
+    """Whether a process of this machine has ended, as a killed one does whose lease still stands."""
+    return machine == me.machine and _started(pid) != started
+
+
 @frozen
 class Register:
     """This process joins the village for ``lease_seconds``, to drive ``residents`` residents (names it may make)."""
@@ -131,7 +136,7 @@ def reap(tx: Tx, asked: Reap) -> int:
     for number, machine, pid, started, lease, host in tx.rows(
         "SELECT id, machine, pid, pid_started, lease_until_at, host FROM processes WHERE ended_at IS NULL"
     ):
-        dead = asked.me is not None and machine == asked.me.machine and _started(pid) != started
+        dead = asked.me is not None and is_gone(asked.me, machine, pid, started)
         if lease < tx.now or dead:
             if host:  # its lease is what the village's time has gone by since it renewed it
                 fold_time(tx)
@@ -150,10 +155,7 @@ def reap(tx: Tx, asked: Reap) -> int:
 def has_died(view: View, me: Self) -> bool:
     """Whether a process of this machine is gone although its lease still stands."""
     return any(
-        _started(pid) != started
-        for pid, started in view.rows(
-            "SELECT pid, pid_started FROM processes WHERE ended_at IS NULL AND machine = ?", (me.machine,)
-        )
+        is_gone(me, *row) for row in view.rows("SELECT machine, pid, pid_started FROM processes WHERE ended_at IS NULL")
     )
 
 

@@ -147,6 +147,9 @@ class Verdict:
     reason: str = ""
     next_step: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.reason}" + (f" → {self.next_step}" if self.next_step else "")
+
 
 @frozen
 class Usage:

@@ -278,7 +278,7 @@ class Worker:
             subject = Subject("command", "", task.command, task, claim.resident.name, claim.attempt, task.cwd)
             safety = await self._hooks.check_safety(subject)
             if safety.verdict.answer != "allow":
-                reason = f"not on this worker: {safety.verdict.rule}: {safety.verdict.reason}"
+                reason = f"not on this worker: {safety.verdict}"
                 return await link.release(reason[:2000], declined=True)
         holder = Holder(None, b"")  # the wire tells the village who holds it
         claimed = Claimed(

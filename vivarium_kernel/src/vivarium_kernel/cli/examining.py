@@ -198,7 +198,7 @@ def _processes(patient: Patient) -> Iterator[Finding]:
     for number, machine, pid, started, kind, lease in view.rows(
         "SELECT id, machine, pid, pid_started, kind, lease_until_at FROM processes WHERE ended_at IS NULL ORDER BY id"
     ):
-        dead = machine == me.machine and processes._started(pid) != started
+        dead = processes.is_gone(me, machine, pid, started)
         held = (view.row("SELECT count(*) FROM attempts WHERE process = ? AND state = 'running'", (number,)) or (0,))[0]
         if not dead and lease >= view.now:
             living += 1

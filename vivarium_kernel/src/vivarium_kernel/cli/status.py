@@ -53,23 +53,29 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
 
     from vivarium_kernel import board, breakers, budgets, deciding, village_time
     from vivarium_kernel.cli import reading
+    from vivarium_kernel.processes import is_gone, this_process
 
     times = village_time.read_times(view)
     hour = times.hour(view.now)
     held = reading.claimed(view, 20)
     residents: dict[str, int] = dict(view.rows("SELECT state, count(*) FROM residents GROUP BY state"))
-    processes = view.rows(
-        "SELECT id, kind, pid, machine, host, started_at, lease_until_at FROM processes "
-        "WHERE ended_at IS NULL AND lease_until_at >= ? ORDER BY id",
-        (view.now,),
-    )
-    names = ("id", "kind", "pid", "machine", "host", "started_at", "lease_until_at")
+    me = this_process()
+    processes = [
+        {"id": number, "kind": kind, "pid": pid, "machine": machine, "host": bool(host), "started_at": at,
+         "lease_until_at": until, "gone": is_gone(me, machine, pid, started)}
+        for number, kind, pid, machine, host, at, until, started in view.rows(
+            "SELECT id, kind, pid, machine, host, started_at, lease_until_at, pid_started FROM processes "
+            "WHERE ended_at IS NULL AND lease_until_at >= ? ORDER BY id",
+            (view.now,),
+        )
+    ]  # fmt: skip
+    lives = any(one["kind"] != "serve" and not one["gone"] for one in processes)
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
     budget = budgets.budget(view, "village")
     asking = deciding.questions(view, SHOWN_QUESTIONS)
     return {
         "folder": str(folder),
-        "state": "halted" if times.halted else "paused" if times.paused else "living" if processes else "at rest",
+        "state": "halted" if times.halted else "paused" if times.paused else "living" if lives else "at rest",
         "halt_reason": times.halt_reason,
         "pace_seconds": times.pace_seconds,
         "day": hour // village_time.HOURS_A_DAY,
@@ -82,7 +88,7 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
             for one in held
         ],
         "asking": [{"task": one.task, "question": one.text, "until_at": until} for one, until in asking],
-        "processes": [dict(zip(names, row, strict=True)) | {"host": bool(row[4])} for row in processes],
+        "processes": processes,
         "missed": missed,
         "breakers": [asdict(each) for each in breakers.breakers(view)],
         "village_usd": None if budget is None else asdict(budget),
@@ -126,10 +132,7 @@ def _print(found: dict[str, Any]) -> None:
             ("asked of you", "\n".join(_asked(one, now) for one in found["asking"])),
             (
                 "processes",
-                "\n".join(
-                    f"{_process(one)} since {ago(one['started_at'], now).removesuffix(' ago')}"
-                    for one in found["processes"]
-                ),
+                "\n".join(f"{_process(one)} {_since(one, now)}" for one in found["processes"]),
             ),
             (
                 "working on",
@@ -172,6 +175,15 @@ def _process(one: dict[str, Any]) -> str:
     if one["kind"] == "remote":
         return f"remote worker {one['machine'].partition(':')[2]}"
     return f"{one['kind']} (pid {one['pid']}{', host' if one['host'] else ''})"
+
+
+def _since(one: dict[str, Any], now: int) -> str:
+    from vivarium_kernel.cli.showing import ago
+
+    if one["gone"]:
+        return "was killed; the next process that lives takes up what it held"
+    since = ago(one["started_at"], now).removesuffix(" ago")
+    return f"since {since}" + ("; it serves the API alone, no resident works in it" if one["kind"] == "serve" else "")
 
 
 def _off(breakers: list[dict[str, Any]], now: int) -> Iterator[str]:
