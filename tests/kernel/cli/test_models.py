@@ -349,7 +349,7 @@ def test_a_task_whose_model_nobody_provides_is_kept_until_somebody_does(shop: An
     done = shop("run")
     assert done.status == 1
     assert "There is no model provider 'nowhere'" in done.out
-    assert "the plugin shop brings its model and is not on: vivarium plugins enable shop" in done.out
+    assert "the plugin shop, which brings its model, is switched off: vivarium plugins enable shop" in done.out
     explained = shop("explain", "claim", "near", "--json").document["now"][0]["reasons"]
     assert [reason["kind"] for reason in explained] == ["model"]
     shop("plugins", "enable", "shop")

@@ -57,6 +57,22 @@ def test_a_request_that_exits_leaves_the_turn(village: Village) -> None:
     assert village.store.call(note, "and after") == "and after"
 
 
+def test_what_is_to_be_done_now_goes_ahead_of_what_waits(village: Village) -> None:
+    """Also where more waits than one commit takes; and nothing of that is lost or done out of its order."""
+    done: list[str] = []
+
+    def noted(tx: Tx, word: str) -> None:
+        done.append(word)
+
+    async def main() -> None:
+        many = [village.store.write(noted, str(number)) for number in range(3 * writer.MOST_REQUESTS)]
+        await asyncio.gather(*many[:1], village.store.write(noted, "first", now=True))
+        await asyncio.gather(*many)
+
+    asyncio.run(main())
+    assert done == ["first", *map(str, range(3 * writer.MOST_REQUESTS))]
+
+
 def test_a_rollback_that_fails_leaves_the_turn(village: Village, monkeypatch: pytest.MonkeyPatch) -> None:
     real = village.store._writer.committer._connection
 

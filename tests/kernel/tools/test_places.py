@@ -305,7 +305,7 @@ def trapped(furnished: StagedVillage) -> Iterator[tuple[Hand, StagedVillage]]:
 
 
 @given(path=_PATHS)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_path_reads_or_writes_outside_of_the_places(trapped: tuple[Hand, StagedVillage], path: str) -> None:
     hand, village = trapped
     before = everything(village.folder)

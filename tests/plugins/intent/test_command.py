@@ -136,6 +136,8 @@ def test_a_plan_that_is_dropped_waits_no_more_and_cannot_be_posted(plan: Callabl
     posted = plan("--drop", "t2")
     assert posted.status == 2 and "[plan.posted]" in posted.err
     assert "[plan.unknown]" in plan("--drop", "t9").err
+    with acting(plan.folder, None, "POST /plan", plugins=True) as (opened, actor):  # type: ignore[attr-defined]
+        assert asyncio.run(command._do(opened, actor, "show", {"plan": "t1"}))["dropped"] is True
     assert plan("--drop", "t1", SHORT).status == 2
     with acting(plan.folder, None, "POST /plan", plugins=True) as (opened, actor):  # type: ignore[attr-defined]
         found = asyncio.run(command._do(opened, actor, "list", {"waiting": True}))["plans"]

@@ -53,17 +53,18 @@ class Window:
                 )
         return self._records(view, found)
 
-    def held_for(self, view: View, residents: Sequence[str]) -> dict[str, list[Task]]:
-        """Open tasks that name one of these residents, or that one of them is to continue."""
+    def held_for(self, view: View, most: Mapping[str, int]) -> dict[str, list[Task]]:
+        """The first open tasks that name each resident, or that it is to continue: at most so many of each."""
         found = view.rows(
-            "SELECT seq, attempts, declined, continues, approved, held_for FROM tasks WHERE state = 'open' "
-            "AND held_for IN (SELECT value FROM json_each(?)) ORDER BY priority DESC, seq LIMIT ?",
-            (json_list(residents), WEIGHED * len(residents)),
+            "SELECT t.seq, t.attempts, t.declined, t.continues, t.approved, t.held_for FROM json_each(?) r "
+            "JOIN tasks t ON t.seq IN (SELECT seq FROM tasks WHERE state = 'open' AND held_for = r.value "
+            "ORDER BY priority DESC, seq LIMIT ?) ORDER BY t.priority DESC, t.seq",
+            (json_list(list(most)), max(most.values(), default=0)),
         )
         tasks: dict[str, list[Task]] = {}
         for row, task in zip(found, self._records(view, [row[:5] for row in found]), strict=True):
             mine = tasks.setdefault(row[5], [])
-            if len(mine) < WEIGHED:
+            if len(mine) < most[row[5]]:
                 mine.append(task)
         return tasks
 

@@ -236,7 +236,7 @@ def refuse_needed(names: Collection[str], settings: Settings, requires: Mapping[
                 f"The plugin {name} is required by plugins that are on: {_some(users)}.",
                 f"Switch both off: vivarium plugins disable {' '.join(users)} {name}.", field="name",
             )  # fmt: skip
-    providers = providers_named(f"{settings.model},auto", settings.models)
+    providers = providers_named(settings.model, settings.models)
     for name in names:
         brings = sorted(provider for provider in providers if name in _plugins_of_model(provider))
         if brings:

@@ -23,7 +23,7 @@ from vivarium_kernel.records import ENDED_STATES, MICROS, Entitlement, Reject, R
 from vivarium_kernel.runtime import GUARD_SECONDS
 from vivarium_kernel.store import View
 from vivarium_kernel.village import Village
-from vivarium_kernel.weighing import Kept, judged, model_missing, provider_missing
+from vivarium_kernel.weighing import Kept, judged, model_missing
 
 LOOKED_BACK = 2000  # events, for a check that could not judge a few seconds ago
 
@@ -132,14 +132,12 @@ def explain(village: Village, task_id: str, name: str) -> Explanation:
             filters = hooks.names("claim_filter")
             reasons += [Obstacle("plugin", why) for plugin, why in refused.get(task.id, ()) if plugin not in filters]
             settings = village.settings
-            if why := model_missing(right, resident, task, settings):
-                reasons.append(Obstacle("entitlement", why))
-            elif why := provider_missing(village, resident, task):
-                reasons.append(Obstacle("model", why))
+            if missing := model_missing(right, resident, task, settings, village.why_absent):
+                reasons.append(Obstacle(*missing))
             allowed = {
                 each.id
                 for each in batch
-                if each.id not in refused and not model_missing(right, resident, each, settings)
+                if each.id not in refused and not model_missing(right, resident, each, settings, village.why_absent)
             }
             # The task is scored also where it is refused: to say what it would be worth.
             candidates = [each for each in batch if each.id in allowed or each.id == task.id]
@@ -188,7 +186,7 @@ def _batch(view: View, resident: Resident, task: Task) -> list[Task]:
     """What this resident would weigh if it alone looked now, in that order, and the task in any case."""
     window = Window()
     name = resident.name
-    tasks = [*window.held_for(view, [name]).get(name, ()), *window.read(view, claiming.WEIGHED)]
+    tasks = [*window.held_for(view, {name: claiming.WEIGHED}).get(name, ()), *window.read(view, claiming.WEIGHED)]
     tasks = [each for each in tasks if each.id == task.id or name not in each.declined]
     return tasks if any(each.id == task.id for each in tasks) else [*tasks, task]
 

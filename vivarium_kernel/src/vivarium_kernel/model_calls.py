@@ -125,7 +125,9 @@ async def _answered(job: Job, request: Request, provider: Provider, terms: _Term
         job.end(
             state, {"fault": fault.reason, "kind": fault.kind}, spent_micros=spent, aid_micros=aid, prompt=terms.prompt
         )  # fmt: skip
-        if fault.kind == "unauthorized":  # nothing that time mends: each task waits for the key by itself
+        if (
+            fault.kind == "unauthorized"
+        ):  # no key, or a wrong one, is nothing that time mends: the task waits for people
             circuit.undecided()
         elif circuit.failed(job.now(), fault.reason):
             job.note_circuit(request.model, fault.reason)

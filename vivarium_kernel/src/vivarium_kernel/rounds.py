@@ -18,7 +18,7 @@ from vivarium_kernel.errors import StoreError
 from vivarium_kernel.records import Claim, Entitlement, NewTask, Resident, Section, Step, Task
 from vivarium_kernel.store import Tx, View, json_list
 from vivarium_kernel.village import Village
-from vivarium_kernel.weighing import Weighed, judged, provider_missing, weigh
+from vivarium_kernel.weighing import Weighed, judged, weigh
 
 LARGEST_ROUND = 64
 SUBJECTS = ("task", "command", "prompt", "tool_call", "outcome", "message")
@@ -111,7 +111,7 @@ class Rounds:
             if resident not in found:
                 return NotClaimed("resident.busy", f"{resident} is not free to begin a cycle")
             hooks = self._village.hooks
-            weighed = self._wishes(view, found[resident], self._with_a_provider(found[resident], [task]))
+            weighed = self._wishes(view, found[resident], [task])
         if not weighed.wishes:
             return NotClaimed("claim.refused", self.refusals.get(task.id, f"{resident} may not take it"))
         with hooks.in_use():
@@ -236,7 +236,7 @@ class Rounds:
         """Of many who look at a board without tasks for all, those for whom one is held, or who live freely."""
         if len(looking) <= LARGEST_ROUND or self._free_hours or self._window.read(view, 1):
             return looking
-        held = self._window.held_for(view, [waiting.name for waiting in looking])
+        held = self._window.held_for(view, {waiting.name: 1 for waiting in looking})
         self._pass(waiting for waiting in looking if waiting.name not in held)
         return [waiting for waiting in looking if waiting.name in held]
 
@@ -287,7 +287,7 @@ class Rounds:
     ) -> tuple[list[Pick], dict[str, Entitlement], list[NewTask]]:
         limit = max(claiming.WINDOW_LEAST, claiming.WINDOW_EACH * len(looking))
         window = self._window.read(view, limit)
-        held = self._window.held_for(view, [w.name for w in looking])
+        held = self._window.held_for(view, {w.name: w.wide for w in looking})
         step = max(1, len(window) // len(looking))
         picks: list[Pick] = []
         rights: dict[str, Entitlement] = {}
@@ -301,14 +301,13 @@ class Rounds:
             mine = held.get(waiting.name)
             if mine:
                 tasks = [*mine, *tasks]
+                more = more or len(mine) == waiting.wide < claiming.WIDEST
             seat = waiting.seat
             if seat is not None:
                 tasks = [task for task in tasks if seat.fits(task, resident)]
             if waiting.refused_at == self._look:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
-            if seat is None and tasks:  # a worker elsewhere has models of its own
-                tasks = self._with_a_provider(resident, tasks)
-            weighed = self._wishes(view, resident, tasks) if tasks else None
+            weighed = self._wishes(view, resident, tasks, here=seat is None) if tasks else None
             if weighed is not None and weighed.wishes:
                 token, lease = (None, None) if seat is None else (seat.token, seat.lease_seconds)
                 picks.append(Pick(waiting.name, weighed.wishes, token, lease, weighed.why))
@@ -340,8 +339,8 @@ class Rounds:
             waiting.cursor = (tasks[-1].priority, tasks[-1].seq)
         return tasks, len(tasks) == waiting.wide
 
-    def _wishes(self, view: View, resident: Resident, tasks: Sequence[Task]) -> Weighed:
-        """What a resident may take, best first."""
+    def _wishes(self, view: View, resident: Resident, tasks: Sequence[Task], *, here: bool = True) -> Weighed:
+        """What a resident may take, best first. Who works elsewhere, not ``here``, has model providers of its own."""
         name = resident.name
         tasks = [t for t in tasks if not (t.declined and name in t.declined)]
         if self._guarded:
@@ -349,25 +348,13 @@ class Rounds:
         alone = self._village.left_alone()
         if alone:
             tasks = self._with_a_model(resident, tasks, alone)
-        weighed = weigh(self._village.hooks, view, resident, tasks, self._village.settings, self.refusals)
+        village = self._village
+        absent = village.why_absent if here else _elsewhere
+        weighed = weigh(village.hooks, view, resident, tasks, village.settings, self.refusals, absent)
         for task_id, reasons in weighed.refused.items():
             if len(self.refusals) < 10_000:
                 self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
         return weighed
-
-    def _with_a_provider(self, resident: Resident, tasks: list[Task]) -> list[Task]:
-        """Tasks but those whose model nobody here provides: claimed, they would fail by no fault of their own."""
-        village, default = self._village, resident.model or self._village.settings.model
-        if not any([village.why_absent(asked) for asked in {task.model or default for task in tasks}]):
-            return tasks
-        kept = []
-        for task in tasks:
-            missing = provider_missing(village, resident, task)
-            if missing:
-                self.refusals[task.id] = missing
-            else:
-                kept.append(task)
-        return kept
 
     def _with_a_model(self, resident: Resident, tasks: list[Task], alone: Mapping[str, float]) -> list[Task]:
         """Tasks but those of models that are left alone for a while: to claim them would only put them back."""
@@ -406,6 +393,10 @@ class Rounds:
             return []
         self._free[resident.name] = (lived + 1, 0)
         return [board.free_task(proposed[wishes[0].seq - 1], resident.name)]
+
+
+def _elsewhere(_provider: str) -> str:
+    return ""
 
 
 def _reserve(hooks: Hooks) -> Callable[[Claim, Tx], None] | None:

@@ -62,13 +62,10 @@ def grade(task: Task, settings: Models) -> str:
     return next((name for name in CLASSES[wanted:] if name in there), there[-1])
 
 
-def providers_named(asked: str, settings: Models) -> set[str]:
-    """The providers of all models that ``asked`` may come to mean; of a class, or ``auto``, those that are set."""
-    found: list[str] = []
-    for name in map(str.strip, asked.split(",")):
-        classes = CLASSES if name == "auto" else (name,) if name in CLASSES else ()
-        found += [getattr(settings, each) for each in classes] or [name]
-    return {model.partition(":")[0] for model in found if ":" in model}
+def providers_named(model: str, settings: Models) -> set[str]:
+    """The providers of the models that the settings name: the default one, and those of the classes."""
+    names = [*(name.strip() for name in model.split(",")), *(getattr(settings, name) for name in CLASSES)]
+    return {name.partition(":")[0] for name in names if ":" in name}
 
 
 def class_model(name: str, settings: Models) -> str:

@@ -126,14 +126,21 @@ class Runtime:
         # Held tasks stay held until this process drives the residents that it takes over.
         await self._hosting.reap(release=False)
         await self._hosting.take()
-        await self.village.store.write(wake_for_keys, "system:kernel")
+        if self._kind in ("run", "up", "work"):
+            await self._wake_for_keys()
         self._told = self.village.times().residents
         await self._drive()
+        await self._hosting.reap()
         for service in (
             *(self.rounds.serve, self._renew, self._beat, self._switch),
             *(self._hosting.tick, self._hosting.tell, self._keeper.serve),
         ):
             self._services.append(asyncio.create_task(self._watch(service), name=service.__name__))
+
+    async def _wake_for_keys(self) -> None:
+        """What waits for a key is tried again: who begins may have one."""
+        while await self.village.store.write(wake_for_keys, "system:kernel"):
+            pass
 
     async def __aexit__(self, *_: object) -> None:
         """Stop everything; what still runs is given back, and nothing is lost."""

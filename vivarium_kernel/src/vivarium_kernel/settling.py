@@ -363,8 +363,12 @@ def wake_due(tx: Tx, _: None = None) -> int:
 
 
 def wake_for_keys(tx: Tx, actor: str) -> int:
-    """Open every task that waits for a provider's key: one was set, or a process begins that may have one."""
-    return _wake(tx, tx.rows("SELECT id, parked_for FROM tasks WHERE state = 'parked' AND parked_for = 'key'"), actor)
+    """Open tasks that wait for a provider's key: one was set, or somebody begins who may have one. Returns how many.
+
+    At most 5,000 at a time: ask again until there are none.
+    """
+    parked = tx.rows("SELECT id, parked_for FROM tasks WHERE state = 'parked' AND parked_for = 'key' LIMIT 5000")
+    return _wake(tx, parked, actor)
 
 
 def _wake(tx: Tx, parked: list[Row], actor: str) -> int:

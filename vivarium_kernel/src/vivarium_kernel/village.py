@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -21,7 +22,6 @@ from vivarium_kernel.installed import claims
 from vivarium_kernel.ledger import LARGEST_MICROS, Books
 from vivarium_kernel.records import Actor, NewTask, Task
 from vivarium_kernel.registry import Choice
-from vivarium_kernel.routing import providers_named
 from vivarium_kernel.services import Services
 from vivarium_kernel.settings import Loaded, Settings, load
 from vivarium_kernel.settling import Retries
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 C = TypeVar("C")
+ABSENT_SECONDS = 5.0  # after which a model provider that was not there is looked for again
 
 
 @frozen
@@ -101,7 +102,8 @@ class Village:
         self._owned: set[str] = set()
         self._circuits: dict[str, Circuit] = {}
         self._tools: tuple[Hooks, tuple[Tool, ...]] | None = None
-        self._absent: tuple[Hooks, dict[str, str]] | None = None
+        self._here: tuple[Hooks, set[str]] | None = None  # model providers that are, with these plugins on
+        self._listed: tuple[float, frozenset[str]] = (-math.inf, frozenset())  # when, and which are installed
         self.listeners: list[Callable[[Said], None]] = []
         self._services = Services({})
         self._hooks: Hooks | None = None
@@ -185,32 +187,38 @@ class Village:
             raise models.ProviderFault(reason, started=False, kind="connection")
         return found
 
-    def why_absent(self, asked: str) -> str:
-        """Why the models that a task or resident asks for can't be had: their provider is not here, or not on.
+    def why_absent(self, provider: str) -> str:
+        """Why a model provider can't be had here: it is not installed, or its plugin is not on. Empty when it can.
 
-        Empty when the provider of each is there. Nothing of a plugin's is loaded for it.
+        Nothing of a plugin's is loaded for it. What is not there is looked for again after ``ABSENT_SECONDS``.
         """
         hooks = self.hooks
-        if self._absent is None or self._absent[0] is not hooks:
-            self._absent = (hooks, {})
-        known = self._absent[1]
-        if asked not in known:
-            named = sorted(providers_named(asked, self.settings.models))
-            known[asked] = next(filter(None, map(self._why_absent, named)), "")
-        return known[asked]
+        if self._here is None or self._here[0] is not hooks:
+            self._here = (hooks, set())
+        if provider in self._here[1]:
+            return ""
+        why = self._why_absent(provider)
+        if not why:
+            self._here[1].add(provider)
+        return why
 
     def _why_absent(self, provider: str) -> str:
         from vivarium_kernel.builtin.scripted import builtin_provider
 
-        if provider in self._providers and provider not in self._owned:
+        if builtin_provider(provider) is not None or (provider in self._providers and provider not in self._owned):
             return ""
-        points = _provider_points()
+        now = self.clock.monotonic()
+        if now - self._listed[0] > ABSENT_SECONDS:
+            self._listed = (now, frozenset(_provider_points()))
+        points = self._listed[1]
         if provider not in points:
-            known = builtin_provider(provider) is not None
-            return "" if known else refusal(models.unknown_provider(provider, [*points, "scripted"]))
-        if provider in claims() and provider not in self.plugins:
-            return f"the plugin {provider} brings its model and is not on: vivarium plugins enable {provider}"
-        return ""
+            return refusal(models.unknown_provider(provider, [*points, "scripted"]))
+        if provider not in claims() or provider in self.plugins:
+            return ""
+        if why := self.choice().why_off(provider, installed=True):
+            step = f": vivarium plugins enable {provider}" if why == "switched off" else ""
+            return f"the plugin {provider}, which brings its model, is {why}{step}"
+        return f"the plugin {provider}, which brings its model, is left out: see `vivarium plugins list`"
 
     def config(self, name: str, cls: type[C]) -> C:
         """The settings below ``[plugins.NAME]`` as ``cls``. Raises InputError with every problem at its path."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -11,14 +10,12 @@ from msgspec import Struct
 from vivarium_kernel.calls import Hooks, Scores
 from vivarium_kernel.errors import Forbidden, VivariumError
 from vivarium_kernel.records import Entitlement, Resident, Task
-from vivarium_kernel.routing import choose, wishes
+from vivarium_kernel.routing import choose
 from vivarium_kernel.settings import Settings
 from vivarium_kernel.store import View
 
-if TYPE_CHECKING:
-    from vivarium_kernel.village import Village
-
 Refusals = Mapping[str, Sequence[tuple[str, str]]]  # task -> (who, why)
+Absent = Callable[[str], str]  # why a model provider is not here, by its name; empty when it is
 _NOBODY = Scores((), (), [])
 _encode = msgspec.json.Encoder().encode
 
@@ -62,18 +59,25 @@ class Weighed(Struct, frozen=True):
 
 
 def weigh(
-    hooks: Hooks, view: View, resident: Resident, tasks: Sequence[Task], settings: Settings, before: Mapping[str, str]
+    hooks: Hooks,
+    view: View,
+    resident: Resident,
+    tasks: Sequence[Task],
+    settings: Settings,
+    before: Mapping[str, str],
+    absent: Absent = lambda provider: "",
 ) -> Weighed:
-    """Ask every plugin about a batch that comes in the board's order."""
+    """Ask every plugin about a batch that comes in the board's order. ``absent`` says why a provider is not here."""
     right = hooks.entitle(resident, view)
     refused = hooks.claim_filter(resident, tasks, view)
     count = len(tasks)
-    # Models that are named outright need no look, where the resident may use any.
-    if right.models is not None or ":" not in (resident.model or settings.model):
+    default = resident.model or settings.model
+    # Models that are named outright need no look, where the resident may use any and their providers are here.
+    if right.models is not None or any([_unsure(asked, absent) for asked in {task.model or default for task in tasks}]):
         for task in tasks:
-            missing = model_missing(right, resident, task, settings)
+            missing = model_missing(right, resident, task, settings, absent)
             if missing:
-                refused.setdefault(task.id, []).append(("entitlement", missing))
+                refused.setdefault(task.id, []).append(missing)
     if refused:
         tasks = [task for task in tasks if task.id not in refused]
     if not tasks:
@@ -83,31 +87,29 @@ def weigh(
     return Weighed(right, count, refused, tasks, tuple([tasks[place] for place in order]), scores, before)
 
 
-def model_missing(right: Entitlement, resident: Resident, task: Task, settings: Settings) -> str:
-    """Why a resident's entitlement, or the want of a model, keeps it from a task; empty when nothing does."""
+def _unsure(asked: str, absent: Absent) -> bool:
+    return "," in asked or ":" not in asked or bool(absent(asked.partition(":")[0]))
+
+
+def model_missing(
+    right: Entitlement, resident: Resident, task: Task, settings: Settings, absent: Absent
+) -> tuple[str, str] | None:
+    """What keeps a resident from a task for want of a model, and why: ``entitlement`` or ``model``; None if nothing.
+
+    A provider that is not here is looked at only for the model that the task would be done with.
+    """
+    if task.mode != "llm":
+        return None
     asked = task.model or resident.model or settings.model
-    if task.mode != "llm" or (right.models is None and ":" in asked):
-        return ""
     try:
-        choose(asked, task, right, settings.models)
+        model = choose(asked, task, right, settings.models).model
     except Forbidden as error:
-        return "" if right.models is None else f"{resident.name}: {error.message} {error.next_step}"
+        return None if right.models is None else ("entitlement", f"{resident.name}: {error.message} {error.next_step}")
     except VivariumError as error:
         # A task that names what can't be is wrong itself, and whoever claims it says so.
-        return "" if task.model else f"{error.message} {error.next_step}"
-    return ""
-
-
-def provider_missing(village: Village, resident: Resident, task: Task) -> str:
-    """Why the model that a task is to be done with first can't be had here; empty when it can."""
-    settings = village.settings
-    asked = task.model or resident.model or settings.model
-    if task.mode != "llm" or not village.why_absent(asked):
-        return ""
-    try:
-        return village.why_absent(wishes(asked, task, settings.models)[0])
-    except VivariumError:
-        return ""  # who claims it says what is wrong
+        return None if task.model else ("entitlement", f"{error.message} {error.next_step}")
+    why = absent(model.partition(":")[0])
+    return ("model", why) if why else None
 
 
 def judged(task: Task) -> tuple[str, str, str]:

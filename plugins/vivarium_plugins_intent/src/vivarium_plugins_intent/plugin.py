@@ -215,6 +215,7 @@ class IntentPlugin(Plugin):
             "made_by": plan.made_by,
             "digest": plan.digest,
             "posted": self._is_posted(tx, plan),
+            "dropped": self._is_dropped(tx, asked.plan),
             "max_micros": wanted.max_micros,
             "intent": plan.intent,
             "tasks": [asdict(task) for task in plan.tasks],
@@ -245,10 +246,10 @@ class IntentPlugin(Plugin):
 
     def _drop(self, tx: PluginTx, actor: Actor, asked: PlanName) -> dict[str, Any]:
         state, _, wanted = self._asked_for(tx, asked.plan)
-        if state not in ("done", "failed", "blocked", "cancelled"):
-            raise Conflict("plan.state", f"The plan {asked.plan} is still being made: its task is {state}.",
-                           f"vivarium task cancel {asked.plan}", field="plan")  # fmt: skip
-        if state == "done" and self._is_posted(tx, self._made(tx, asked.plan, wanted)):
+        if state != "done":
+            raise Conflict("plan.state", f"There is no plan {asked.plan} to drop: its planning task is {state}.",
+                           f"While it is being made: vivarium task cancel {asked.plan}", field="plan")  # fmt: skip
+        if self._is_posted(tx, self._made(tx, asked.plan, wanted)):
             raise Conflict("plan.posted", f"The tasks of the plan {asked.plan} are on the board.",
                            "Cancel them: vivarium task cancel ID", field="plan")  # fmt: skip
         if not self._is_dropped(tx, asked.plan):

@@ -28,7 +28,7 @@ from vivarium_kernel.records import Entitlement, Outcome, Resident, Task
 from vivarium_kernel.rounds import Seat, Won
 from vivarium_kernel.routing import Route
 from vivarium_kernel.settings_record import CLASSES, Models
-from vivarium_kernel.settling import Settled, Settlement
+from vivarium_kernel.settling import Settled, Settlement, wake_for_keys
 from vivarium_kernel.store import View
 
 LOOK_SECONDS = 0.2  # how soon a worker hears that an act of its is to stop
@@ -54,6 +54,8 @@ async def _join(call: Call) -> Joined:
     settings = call.village.settings
     asked = Joining(call.caller.actor, call.body.residents, settings.lease_seconds, settings.budgets.start_aid_micros)
     worker, residents = await call.village.store.write(wire_writes.join, asked)
+    while await call.village.store.write(wake_for_keys, str(call.caller.actor)):
+        pass  # who joins may have the key that tasks wait for
     return Joined(worker, tuple(residents), settings.lease_seconds)
 
 

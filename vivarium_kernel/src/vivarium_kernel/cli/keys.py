@@ -46,6 +46,7 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
     takes it at its next call. PROVIDER is the part before the colon in a model's name, such as groq.
     """
     from vivarium_kernel import keys
+    from vivarium_kernel.settling import wake_for_keys
 
     if more:  # what was typed is not repeated: it may be the key
         raise Invalid(
@@ -55,7 +56,10 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
         )  # fmt: skip
     with acting(village, token, "POST /keys") as (opened, actor):
         path = keys.save(opened.folder, provider, _typed(provider))
-        woken = opened.store.call(_note, ("key.set", provider, actor))
+        opened.store.call(_note, ("key.set", provider, actor))
+        woken = 0
+        while found := opened.store.call(wake_for_keys, str(actor)):
+            woken += found
         _say_what_is_stronger(provider)
         _say_if_unknown(provider, opened.settings)
     click.echo(f"The key of {provider} is kept in {path}; it is used from the next call on")
@@ -76,14 +80,11 @@ def _typed(provider: str) -> str:
         raise Invalid("key.text", "That is no API key: it is not even text.", "Copy it again.", field="key") from None
 
 
-def _note(tx: Tx, asked: tuple[str, str, Actor]) -> int:
-    """Log it. Where a key was set, tasks that wait for one are tried again; returns how many."""
+def _note(tx: Tx, asked: tuple[str, str, Actor]) -> None:
     from vivarium_kernel.audit import emit
-    from vivarium_kernel.settling import wake_for_keys
 
     kind, provider, actor = asked
     emit(tx, kind, actor, provider=provider)
-    return wake_for_keys(tx, str(actor)) if kind == "key.set" else 0
 
 
 def _say_what_is_stronger(provider: str) -> None:

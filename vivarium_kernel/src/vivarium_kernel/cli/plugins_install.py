@@ -172,7 +172,7 @@ def _refuse_model(settings: Settings, going: Iterable[str]) -> None:
     from vivarium_kernel.installed import MODELS, claims
     from vivarium_kernel.routing import providers_named
 
-    for provider in sorted(providers_named(f"{settings.model},auto", settings.models)):
+    for provider in sorted(providers_named(settings.model, settings.models)):
         owners = {one.distribution for one in claims(MODELS).get(provider, ())} & set(going)
         if owners:
             raise Conflict(

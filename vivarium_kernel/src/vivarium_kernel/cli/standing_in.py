@@ -32,7 +32,7 @@ def refuse_without_model(given: Path, folder: Path, settings: Settings, tasks: S
     """
     from vivarium_kernel.routing import providers_named
 
-    providers = providers_named(f"{settings.model},auto", settings.models)
+    providers = providers_named(settings.model, settings.models)
     needing = [task.id for task in tasks if _thinks(task) and ":" not in (task.model or "")]
     if not needing or _residents_models(folder):
         return
