@@ -122,7 +122,7 @@ def test_who_is_sent_back_is_told_why_and_how_sources_are_named(
     before, after = scripted_model.prompts
     assert "Name your sources, 1 at least" in before and "[path:line]" in before
     assert "it has 4 lines" in after and "it has 4 lines" not in before
-    assert '<untrusted source="the review of the last attempt">' in after
+    assert '<untrusted source="why it was not accepted">' in after
 
 
 def test_citations_of_a_claimed_page_count_and_links_are_not_followed(

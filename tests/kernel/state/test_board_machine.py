@@ -196,7 +196,7 @@ class BoardMachine(RuleBasedStateMachine):
         with self.scene.store.view() as view:
             window = claiming.Window()
             shown = window.read(view, 64)
-            held = window.held_for(view, NAMES)
+            held = window.held_for(view, dict.fromkeys(NAMES, claiming.WEIGHED))
         for task in [*shown, *(task for tasks in held.values() for task in tasks)]:
             self.records.setdefault(task.id, []).append(task)
         picks, asked = [], []

@@ -468,7 +468,7 @@ def test_what_nobody_can_check_goes_to_a_person_where_that_is_set(
 def test_long_results_are_cut_in_the_prompts_that_build_on_them(
     make_village: Callable[..., StagedVillage], run_cycles: RunCycles, scripted_model: ScriptedModel
 ) -> None:
-    village = make_village(config={"intent": {"result_characters": 10}})
+    village = make_village(config={"background": {"result_characters": 10}})
     scripted_model.says(text(part("a"), part("b", "a")))
     name = village.do("intent.plan", {"goal": LONG})["plan"]
     run_cycles(village=village)

@@ -27,8 +27,6 @@ from vivarium_kernel import (
     Outcome,
     Plugin,
     PluginTx,
-    PluginView,
-    Resident,
     Review,
     Section,
     Task,
@@ -57,11 +55,6 @@ class IntentConfig:
         default="accept",
         validator=in_(("accept", "human")),
         metadata={"doc": "What a whole result comes to whose intent has limits that words can't check: accept, human."},
-    )
-    result_characters: int = field(
-        default=4_000,
-        validator=[ge(0), le(100_000)],
-        metadata={"doc": "How much of each result a task of a plan is shown that builds on it."},
     )
     file_characters: int = field(
         default=1_500,
@@ -316,13 +309,12 @@ class IntentPlugin(Plugin):
         return found
 
     @hookimpl
-    def enrich_prompt(self, resident: Resident, task: Task, view: PluginView) -> Sequence[Section]:
+    def enrich_prompt(self, task: Task) -> Sequence[Section]:
         if not self._is_own(task):
             return []
         if task.mode == MODE:
-            wanted = msgspec.convert(task.data["wanted"], Wanted)
-            return telling.planning(wanted, telling.last_refusal(task, view))
-        return telling.working(task, view, telling.last_refusal(task, view), self.config.result_characters)
+            return telling.planning(msgspec.convert(task.data["wanted"], Wanted))
+        return telling.working(task)
 
     @hookimpl
     async def review_outcome(self, task: Task, outcome: Outcome) -> Review | None:

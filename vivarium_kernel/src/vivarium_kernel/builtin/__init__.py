@@ -34,6 +34,7 @@ def builtin_places() -> Mapping[str, BuiltIn]:
         "command_execution": BuiltIn("commands:CommandExecution", ("execute_task", "shutdown")),
         "model_execution": BuiltIn("model_execution:ModelExecution", ("execute_task",)),
         "verifier": BuiltIn("verifier:Verifier", ("review_outcome",)),
+        "background": BuiltIn("background:Background", ("enrich_prompt",)),
         "citations": BuiltIn("citations:Citations", ("enrich_prompt", "review_outcome")),
         "limits": BuiltIn("limits:Limits", ("entitle",), speaks_for="limits"),
         "task_reward": BuiltIn("rewards:TaskReward", ("end_attempt",)),

@@ -62,10 +62,7 @@ class Citations(Plugin):
             f"Name your sources, {wanted} at least, each as [path:line] or [path:first-last] with the path as the "
             'tools show it. Words in "quotation marks" right before it must stand on those lines. They are looked up.'
         )
-        found = [Section("situation", said, 90)]
-        if task.failures and task.reason:
-            found.append(Section("situation", task.reason[:600], 60, untrusted="the review of the last attempt"))
-        return found
+        return (Section("situation", said, 90),)
 
     @hookimpl
     async def review_outcome(self, task: Task, outcome: Outcome) -> Review | None:
