@@ -19,6 +19,8 @@ from .running import Here, argv, environment, village, vivarium
 
 SETTINGS = [
     ("sandbox = ", ["line 4, column 11", "is not TOML", "mend that line"]),
+    ("[budgets]\n[models]\n[budgets]\n", ["[budgets] stands in line", "already: put these keys there"]),
+    ("[models.prices]\n[models.prices] # pasted\n", ["[models.prices] stands in line", "already"]),
     ("paec_seconds = 2", ["unknown setting", '(did you mean "pace_seconds"?)']),
     ('[commands]\nsandbox = "jail"', ["commands.sandbox", '"jail"', "landlock, auto or none"]),
     (
@@ -56,6 +58,8 @@ ADDED = [
     (("--from", "tasks.txt"), ["must be a file that ends in .toml or .jsonl"]),
     (("--from", "-", "--id", "a"), ["--from takes its tasks from the file"]),
     (("--prompt", "Say", "good", "morning"), ["--prompt takes one text", '--prompt "Say good morning"']),
+    (("Say hello",), ["A command comes after --", '--prompt "Say hello"']),
+    (("--model", "gpt-4", "--prompt", "x"), ["--model", "PROVIDER:NAME, small, medium, large or auto", '"gpt-4"']),
     ((), ["Say what is to be done"]),
 ]
 
@@ -105,6 +109,20 @@ def test_status_refuses_the_settings_that_a_run_refuses_also_once_the_village_ha
     status, run = (vivarium(command, cwd=here.folder, env=env) for command in ("status", "run"))
     assert (status.status, status.err) == (2, run.err)
     assert "VIVARIUM_PACE_SECONDS" in status.err
+
+
+@pytest.mark.promise("halt")
+def test_a_village_can_be_stopped_whatever_is_wrong_with_its_settings(here: Here) -> None:
+    assert here("pace", "1").status == 0
+    settings = here.folder / "vivarium.toml"
+    settings.write_text(f"{settings.read_text()}\noops = \n")
+    assert here("pace", "2").status == 2  # what the settings say may matter here
+    for word, state in (("halt", "halted"), ("unhalt", "at rest"), ("pause", "paused"), ("resume", "at rest")):
+        done = here(word)
+        assert (done.status, "1 problem in the settings: vivarium doctor" in done.err) == (0, True), done.err
+        shown = here("status", "--json")
+        assert (shown.status, shown.document["state"], "is not TOML" in shown.err) == (2, state, True)
+    assert "is not TOML" in here("status").err and "at rest" in here("status").out
 
 
 def test_the_status_of_a_village_that_has_not_lived_says_so_and_makes_nothing(here: Here) -> None:

@@ -59,7 +59,7 @@ def test_the_files_that_a_task_has_to_make_are_named(
     task = village.task("Write a note.", files=("files/note.md",), max_attempts=2)
     run_cycles()
     assert "these files of the village have to be there: files/note.md" in asked(scripted_model)
-    assert "it claims files that don't exist: files/note.md" in asked(scripted_model)  # the verifier's word on the first
+    assert "it claims files that don't exist: files/note.md" in asked(scripted_model)
     assert village.state(task) == "failed"
 
 

@@ -13,11 +13,12 @@ from attrs import evolve, frozen
 
 from vivarium_kernel import routing
 from vivarium_kernel.builtin.scripted import Scripted
+from vivarium_kernel.checks import CLASSES
 from vivarium_kernel.errors import Forbidden, Invalid, NotFound, VivariumError
 from vivarium_kernel.installed import MODELS, claims
 from vivarium_kernel.models import Catalog, ModelInfo, Price, Provider, ProviderFault, split_name
 from vivarium_kernel.records import Entitlement
-from vivarium_kernel.settings_record import CLASSES, Models
+from vivarium_kernel.settings_record import Models
 
 if TYPE_CHECKING:
     from vivarium_kernel.village import Village

@@ -147,3 +147,17 @@ def _unstorable(value: str, allowed: str) -> int | None:
         if found[0] not in allowed:
             return found.start()
     return None
+
+
+CLASSES = ("small", "medium", "large")
+_NAMED = r"[a-z][a-z0-9_-]*:[!-~]{1,200}"
+_WISH = matching(_NAMED, "PROVIDER:NAME, small, medium, large or auto", 'such as "scripted:echo"')
+model_name = matching(_NAMED, "PROVIDER:NAME", 'such as "scripted:echo"')
+
+
+def model_wish(value: Any) -> Any:
+    """A model, a class, ``auto``, or several with commas between them."""
+    if not isinstance(value, str):
+        return _WISH(value)
+    named = [name.strip() for name in value.split(",")]
+    return [problem for name in named if name not in (*CLASSES, "auto") for problem in _WISH(name)]

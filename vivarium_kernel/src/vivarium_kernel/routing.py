@@ -11,10 +11,11 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
+from vivarium_kernel.checks import CLASSES
 from vivarium_kernel.errors import Forbidden, Invalid, VivariumError
 from vivarium_kernel.models import Price
 from vivarium_kernel.records import Entitlement, Task
-from vivarium_kernel.settings_record import CLASSES, Models
+from vivarium_kernel.settings_record import Models
 
 
 @frozen

@@ -18,6 +18,8 @@ from vivarium_kernel.checks import (
     between,
     each,
     matching,
+    model_name,
+    model_wish,
     one_of,
     plugin_name,
     resident_name,
@@ -179,26 +181,13 @@ class Retries:
             raise InputError([Problem("backoff_max_seconds", shown, message, "raise it or lower backoff_seconds")])
 
 
-CLASSES = ("small", "medium", "large")
-_NAMED = r"[a-z][a-z0-9_-]*:[!-~]{1,200}"
-_MODEL = matching(_NAMED, "PROVIDER:NAME", 'such as "scripted:echo"')
-_WISH = matching(_NAMED, "PROVIDER:NAME, small, medium, large or auto", 'such as "scripted:echo"')
-
-
-def _model_wish(value: Any) -> Any:
-    if not isinstance(value, str):
-        return _WISH(value)
-    named = [name.strip() for name in value.split(",")]
-    return [problem for name in named if name not in (*CLASSES, "auto") for problem in _WISH(name)]
-
-
 def _model_class(value: Any) -> Any:
-    return () if value == "" else _MODEL(value)
+    return () if value == "" else model_name(value)
 
 
 def _model_names(value: Any) -> Any:
     for name in value:
-        yield from (problem.below(key_path(name)) for problem in _MODEL(name))
+        yield from (problem.below(key_path(name)) for problem in model_name(name))
 
 
 @frozen
@@ -332,7 +321,7 @@ class Settings:
         "The model of residents and tasks that name none: PROVIDER:NAME, small, medium, large or auto; or several with "
         "commas between them, the best first.",
         "scripted:echo",
-        _model_wish,
+        model_wish,
     )
     pace_seconds: float = setting(
         "Seconds between two looks at an empty board, when the village is new; `vivarium pace` changes it live.",

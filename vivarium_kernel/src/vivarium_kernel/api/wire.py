@@ -21,13 +21,14 @@ from vivarium_kernel.api.shapes import Nothing
 from vivarium_kernel.api.wire_attempts import asked_route
 from vivarium_kernel.api.wire_shapes import Claim, ClaimReply, ClaimRequest, Join, Joined, Renewed, Running, ToolShape
 from vivarium_kernel.api.wire_writes import Joining
+from vivarium_kernel.checks import CLASSES
 from vivarium_kernel.claiming import Claimed, token_digest
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, StoreError, VivariumError
 from vivarium_kernel.jobs import Ready
 from vivarium_kernel.records import Entitlement, Outcome, Resident, Task
 from vivarium_kernel.rounds import Seat, Won
 from vivarium_kernel.routing import Route
-from vivarium_kernel.settings_record import CLASSES, Models
+from vivarium_kernel.settings_record import Models
 from vivarium_kernel.settling import Settled, Settlement, wake_for_keys
 from vivarium_kernel.store import View
 

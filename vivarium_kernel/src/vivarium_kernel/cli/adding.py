@@ -88,11 +88,14 @@ def add(
         given["prompt"] = prompt
     if command:
         given["command"] = command
-    if prompt is not None and command and not click.get_current_context().meta["dashes"]:
-        raise click.UsageError(
-            f'--prompt takes one text: put it in quotes, --prompt "{prompt} {" ".join(command)}". '
-            "(A command that is described by a prompt comes after --.)"
-        )
+    if command and not click.get_current_context().meta["dashes"]:
+        words = " ".join(command)
+        if prompt is not None:
+            raise click.UsageError(
+                f'--prompt takes one text: put it in quotes, --prompt "{prompt} {words}". '
+                "(A command that is described by a prompt comes after --.)"
+            )
+        raise click.UsageError(f'A command comes after --, as in -- {words}; words are a prompt: --prompt "{words}".')
     if source is not None and (given or human):
         raise click.UsageError("--from takes its tasks from the file: leave out the other options and the command.")
     if source is None and not given:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vivarium_kernel.cli.opening import acting, as_option, folder_of, looking, village_option
+from vivarium_kernel.cli.opening import acting, as_option, folder_of, looking, switching, village_option
 
 _reason = click.option("--reason", default="", help="Why; it is kept in the log.")
 
@@ -54,8 +54,8 @@ def _switch(word: str, reason: str, village: Path | None, token: str | None, sai
     what, on = {
         "pause": ("paused", True), "resume": ("paused", False), "halt": ("halted", True), "unhalt": ("halted", False)
     }[word]  # fmt: skip
-    with acting(village, token, f"POST /control/{word}") as (opened, actor):
-        changed = opened.store.call(control.switch, control.Switch(what, on, actor, reason))
+    with switching(village, token, f"POST /control/{word}") as (store, actor):
+        changed = store.call(control.switch, control.Switch(what, on, actor, reason))
     click.echo(said if changed else already)
 
 

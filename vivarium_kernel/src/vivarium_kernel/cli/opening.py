@@ -17,6 +17,7 @@ from vivarium_kernel.records import Actor
 if TYPE_CHECKING:
     import sqlite3
 
+    from vivarium_kernel.store import Store
     from vivarium_kernel.transaction import View
     from vivarium_kernel.village import Village
 
@@ -87,13 +88,49 @@ def acting(
     """
     from vivarium_kernel.village import Village, With
 
-    folder, actor = folder_of(village), operator()
-    if token is not None:
-        with looking(folder) as view:  # whoever is refused has opened nothing
-            actor = bearer(view, token)
-        allow(actor, route)
+    folder = folder_of(village)
+    actor = _actor(folder, token, route)
     with Village(folder, With(load_plugins=plugins)) as opened:
         yield opened, actor
+
+
+@contextlib.contextmanager
+def switching(village: Path | None, token: str | None, route: str) -> Iterator[tuple[Store, Actor]]:
+    """The store of a village that has lived, whatever is wrong with its settings, and who acts in it.
+
+    What stops a village must work at all times; that the settings are wrong is said afterwards.
+    """
+    from vivarium_kernel.cli.showing import several
+    from vivarium_kernel.clock import SystemClock
+    from vivarium_kernel.settings import SettingsError, load
+    from vivarium_kernel.store import Share, Store
+    from vivarium_kernel.village import join
+
+    folder = folder_of(village)
+    if not (folder / "vivarium.db").exists():
+        with acting(folder, token, route) as (opened, actor):
+            yield opened.store, actor
+        return
+    actor = _actor(folder, token, route)
+    store = Store(folder, SystemClock(), share=Share(join))
+    try:
+        yield store, actor
+    finally:
+        store.close()
+    try:
+        load(folder)
+    except SettingsError as error:
+        click.echo(f"{several(len(error.problems), 'problem')} in the settings: vivarium doctor", err=True)
+
+
+def _actor(folder: Path, token: str | None, route: str) -> Actor:
+    """Who acts: whoever may write in the folder, or whose token it is. Whoever is refused has opened nothing."""
+    if token is None:
+        return operator()
+    with looking(folder) as view:
+        actor = bearer(view, token)
+    allow(actor, route)
+    return actor
 
 
 def bearer(view: View, token: str) -> Actor:

@@ -22,19 +22,26 @@ SHOWN_QUESTIONS = 10
 def status(village: Path | None, as_json: bool) -> None:
     """Show how the village is."""
     from vivarium_kernel.cli.showing import print_json
-    from vivarium_kernel.settings import load
+    from vivarium_kernel.settings import SettingsError, load
 
     folder = folder_of(village)
-    load(folder)  # what a run would refuse
-    if not (folder / "vivarium.db").exists():
+    lived = (folder / "vivarium.db").exists()
+    wrong: SettingsError | None = None
+    try:
+        load(folder)
+    except SettingsError as error:  # what a run would refuse; how a village is can be told all the same
+        wrong = error
+    if lived:
+        with looking(folder) as view:
+            found = status_of(view, folder)
+        if as_json:
+            print_json(found)
+        else:
+            _print(found)
+    elif wrong is None:
         _say_unlived(folder, as_json)
-        return
-    with looking(folder) as view:
-        found = status_of(view, folder)
-    if as_json:
-        print_json(found)
-    else:
-        _print(found)
+    if wrong is not None:
+        raise wrong
 
 
 def _say_unlived(folder: Path, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
+from vivarium_kernel.cli.named import named_table
 from vivarium_kernel.cli.opening import (
     acting,
     as_option,
@@ -89,7 +90,7 @@ def _list(view: View, found: list[Task], total: int) -> None:
         rows.append(
             (one.id, one.state, one.priority or "", one.attempts or "", one.title or _work(one), shortened(why, 80))
         )
-    table(("!task", "state", ">priority", ">attempts", "*title", "*reason, or what it waits for"), rows)
+    named_table(("task", "state", ">priority", ">attempts", "*title", "*reason, or what it waits for"), rows)
     if total > len(found):
         click.echo(f"The newest {len(found):,} of {total:,}; --limit N shows more, --json all")
 
