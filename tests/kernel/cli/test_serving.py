@@ -115,6 +115,20 @@ def test_two_processes_share_one_village(tmp_path: Path) -> None:
     assert {(task["state"], task["attempts"]) for task in tries} == {("done", 1)}
 
 
+def test_a_further_process_makes_nobody_unless_it_is_told_to(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", ['id = "a"\ncommand = ["ls"]'])
+    with started("up", folder, "--port", "0", cwd=tmp_path) as process:
+        said(process, r"done +ada +a")
+        done = vivarium("run", folder, cwd=tmp_path)
+        assert "Every active resident is at work in another process already; --residents N brings more" in done.out
+        assert (done.status, "1 done" in done.out) == (0, True), done.out
+        listed = vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document
+        assert [one["name"] for one in listed] == ["ada"]
+        assert vivarium("run", folder, "--residents", "1", cwd=tmp_path).status == 0
+        listed = vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document
+        assert len(listed) == 2
+
+
 def test_several_processes_can_work_side_by_side(tmp_path: Path) -> None:
     folder = village(tmp_path / "v", [f'id = "t{number}"\ncommand = ["ls"]' for number in range(40)])
     with started("work", folder, "--processes", "2", "--residents", "1", cwd=tmp_path) as process:

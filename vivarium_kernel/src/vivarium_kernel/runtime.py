@@ -200,11 +200,12 @@ class Runtime:
 
     async def _drive(self, least: int = 1) -> None:
         """Begin or stop driving residents, so that there are as many as are asked for now: without a number, all that
-        are active and free, and ``least`` in any case."""
+        are active and free, and ``least`` where nobody is active at all."""
         count = self._number()
         if count is None:
             with self.village.store.view() as view:
-                count = max(least, sum(self._available(view)))
+                nobody = view.row("SELECT 1 FROM residents WHERE state = 'active'") is None
+                count = max(least if nobody else 0, sum(self._available(view)))
         asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
         names: list[str] = []
         while True:

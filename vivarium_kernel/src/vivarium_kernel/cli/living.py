@@ -157,6 +157,12 @@ class Drainable(Protocol):
     def drain(self) -> None: ...
 
 
+def say_if_all_are_driven(count: int | None, residents: Sized, say: Say) -> None:
+    """Nobody is made to keep a further process busy: say why it has nothing to do by itself."""
+    if count is None and not residents:
+        say("Every active resident is at work in another process already; --residents N brings more of them")
+
+
 def end_on_signals(work: Drainable, say: Say) -> None:
     """The first SIGINT or SIGTERM lets running tasks finish, the second ends everything at once."""
     loop = asyncio.get_running_loop()

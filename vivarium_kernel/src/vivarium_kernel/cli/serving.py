@@ -21,6 +21,7 @@ from vivarium_kernel.cli.living import (
     post,
     residents_option,
     sandbox_line,
+    say_if_all_are_driven,
     say_what_is_wrong,
     settings_and_tasks,
     supervised,
@@ -282,6 +283,7 @@ async def _living(village: Village, count: int | None, kind: str, say: Say, numb
     runtime: Runtime
     async with Runtime(village, count, kind=kind) as runtime:
         end_on_signals(runtime, say)
+        say_if_all_are_driven(count, runtime.residents, say)
         lines: Progress = Lines() if number is None else _Own(number, runtime, say)
         watching = asyncio.create_task(watch(village, lines, seen, False))
         try:
