@@ -82,6 +82,27 @@ FAULTS: list[tuple[str, Callable[[Path], Any], str, str, str]] = [
     ("newer", change("PRAGMA user_version = 99"), "database", "newer Vivarium", "pip install --upgrade"),
     ("settings", settings("\npaec_seconds = 3\n"), "settings", "paec_seconds: unknown setting", "pace_seconds"),
     ("task file", settings('\ntasks = ["no.toml"]\n', instead="tasks = []"), "settings", "no such file", "create it"),
+    (
+        "provider",
+        settings('tasks = []\nmodel = "nowhere:x"', instead="tasks = []"),
+        "models",
+        "the setting model names nowhere:x: There is no model provider 'nowhere'",
+        "vivarium-plugins-nowhere",
+    ),
+    (
+        "model",
+        settings('tasks = []\nmodel = "scripted:eco"', instead="tasks = []"),
+        "models",
+        "There is no model scripted:eco",
+        "There are scripted:echo",
+    ),
+    (
+        "key",
+        change("UPDATE tasks SET state = 'parked', parked_for = 'key' WHERE id = 'a'"),
+        "models",
+        "1 task waits for a key",
+        "vivarium key set",
+    ),
     ("program", settings(PROGRAM), "commands", "no program of that name", "install it"),
     ("read root", settings('\n[commands]\nread_roots = ["/nowhere"]\n'), "commands", "does not exist", "vivarium.toml"),
     ("dead process", change(DEAD), "processes", "(run, pid 999999999) has died with 1 task", "vivarium run"),
@@ -132,6 +153,13 @@ def test_a_sound_village_is_found_sound_and_unchanged(lived: Here) -> None:
     assert (done.status, done.out.splitlines()[-1]) == (0, "Nothing is wrong.")
     assert lived("doctor", "--json").document["sound"] is True
     assert lived("log", "verify").out == before
+
+
+def test_a_wrong_setting_is_told_once_and_by_what_could_not_be_examined(lived: Here) -> None:
+    settings("\npaec_seconds = 3\n")(lived.folder)
+    done = lived("doctor")
+    assert (done.status, done.out.count("paec_seconds"), done.out.count("did you mean")) == (1, 1, 1)
+    assert "not examined before the settings are right" in done.out and done.out.endswith("\n1 problem\n")
 
 
 @pytest.mark.promise("corruption")

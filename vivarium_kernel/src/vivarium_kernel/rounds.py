@@ -356,14 +356,15 @@ class Rounds:
                 self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
         return weighed
 
-    def _with_a_model(self, resident: Resident, tasks: list[Task], alone: Mapping[str, float]) -> list[Task]:
+    def _with_a_model(self, resident: Resident, tasks: list[Task], alone: Mapping[str, tuple[float, str]]) -> list[Task]:
         """Tasks but those of models that are left alone for a while: to claim them would only put them back."""
         default = self._village.settings.model
         kept = []
         for task in tasks:
             model = task.model or resident.model or default
             if task.mode == "llm" and model in alone:
-                self.refusals[task.id] = f"{model} failed again and again; it is tried in {alone[model]:.0f} s"
+                seconds, reason = alone[model]
+                self.refusals[task.id] = f"{model} is tried again in {max(seconds, 0):.0f} s: {reason}"
             else:
                 kept.append(task)
         self._kept_back |= len(kept) < len(tasks)

@@ -233,11 +233,11 @@ class Village:
         """The breaker of a model in this process."""
         return self._circuits.setdefault(model, Circuit())
 
-    def left_alone(self) -> dict[str, float]:
-        """The models that are left alone now because they failed, with the seconds until one call is tried."""
+    def left_alone(self) -> dict[str, tuple[float, str]]:
+        """The models that are left alone now: the seconds until one call is tried, and how the last one failed."""
         now = self.clock.monotonic()
         return {
-            model: circuit.open_until - now
+            model: (circuit.open_until - now, circuit.reason)
             for model, circuit in self._circuits.items()
             if circuit.is_open and (circuit.probing or circuit.open_until > now)
         }

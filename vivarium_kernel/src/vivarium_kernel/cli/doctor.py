@@ -10,11 +10,13 @@ import click
 from attrs import asdict, evolve
 
 from vivarium_kernel.cli.examining import CHECKS, RESTORE, Finding, Patient
+from vivarium_kernel.cli.examining_models import models
 from vivarium_kernel.cli.opening import folder_of, json_option, village_option
 from vivarium_kernel.cli.showing import print_json, safe, several
 from vivarium_kernel.committing import told
 from vivarium_kernel.errors import StoreCorrupt, StoreError, VivariumError
 from vivarium_kernel.problems import InputError
+from vivarium_kernel.settings import SettingsError
 
 _MARKS = {
     "good": ("ok  ", "green"),
@@ -50,7 +52,7 @@ def examined(folder: Path) -> Iterator[Finding]:
     """Every finding of every check, in an order in which the causes come before what follows from them."""
     patient = Patient(folder)
     try:
-        for name, check in CHECKS.items():
+        for name, check in (CHECKS | {"models": models}).items():
             yield from _one(name, check, patient)
     finally:
         patient.close()
@@ -61,7 +63,13 @@ def _one(name: str, check: Callable[[Patient], Iterator[Finding]], patient: Pati
     try:
         found = [evolve(finding, check=name) for finding in check(patient)]
     except InputError as error:
-        found = [Finding("problem", str(problem), problem.next_step, name) for problem in error.problems]
+        if isinstance(error, SettingsError) and name != "settings":
+            found = [Finding("notice", "not examined before the settings are right", check=name)]
+        else:
+            found = [
+                Finding("problem", str(evolve(problem, next_step="")), problem.next_step, name)
+                for problem in error.problems
+            ]
     except StoreError as error:
         found = [Finding("problem", error.message, _mend(error), name)]
     except VivariumError as error:

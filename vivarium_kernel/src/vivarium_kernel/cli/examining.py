@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -386,7 +386,7 @@ def _python(patient: Patient) -> Iterator[Finding]:
         yield Finding("good", f"Python {sys.version.split()[0]} on Linux {os.uname().release}")
 
 
-CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "system": _python,
     "folder": _folder,
     "lock": _lock,
