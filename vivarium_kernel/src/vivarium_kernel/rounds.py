@@ -356,7 +356,9 @@ class Rounds:
                 self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
         return weighed
 
-    def _with_a_model(self, resident: Resident, tasks: list[Task], alone: Mapping[str, tuple[float, str]]) -> list[Task]:
+    def _with_a_model(
+        self, resident: Resident, tasks: list[Task], alone: Mapping[str, tuple[float, str]]
+    ) -> list[Task]:
         """Tasks but those of models that are left alone for a while: to claim them would only put them back."""
         default = self._village.settings.model
         kept = []
