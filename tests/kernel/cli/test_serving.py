@@ -117,16 +117,19 @@ def test_two_processes_share_one_village(tmp_path: Path) -> None:
 
 def test_a_further_process_makes_nobody_unless_it_is_told_to(tmp_path: Path) -> None:
     folder = village(tmp_path / "v", ['id = "a"\ncommand = ["ls"]'])
+
+    def residents() -> list[str]:
+        listed = vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document
+        return [one["name"] for one in listed]
+
     with started("up", folder, "--port", "0", cwd=tmp_path) as process:
         said(process, r"done +ada +a")
-        done = vivarium("run", folder, cwd=tmp_path)
-        assert "Every active resident is at work in another process already; --residents N brings more" in done.out
-        assert (done.status, "1 done" in done.out) == (0, True), done.out
-        listed = vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document
-        assert [one["name"] for one in listed] == ["ada"]
-        assert vivarium("run", folder, "--residents", "1", cwd=tmp_path).status == 0
-        listed = vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document
-        assert len(listed) == 2
+        with started("up", folder, "--port", "0", cwd=tmp_path) as further:
+            said(further, r"Every active resident is at work in another process already; --residents N brings more")
+            assert residents() == ["ada"]
+        with started("work", folder, "--residents", "1", cwd=tmp_path) as further:
+            said(further, r"at work|Ctrl-C|[Ll]iv")
+            eventually(lambda: len(residents()) == 2)
 
 
 def test_several_processes_can_work_side_by_side(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage
+from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, VirtualClock
 
-from vivarium_kernel import deciding
+from vivarium_kernel import ProviderFault, deciding
 
 pytestmark = pytest.mark.promise("a model is told what its task builds on, has to make, and why it was refused")
 
@@ -50,6 +50,20 @@ def test_what_a_person_found_wrong_is_told_to_the_next_attempt(
     assert "was not accepted" not in before
     assert "The last attempt at this was not accepted" in asked(scripted_model)
     assert "It must have three lines." in asked(scripted_model)
+
+
+def test_a_fault_that_is_nobodys_hides_no_review(
+    village: StagedVillage, scripted_model: ScriptedModel, run_cycles: RunCycles, virtual_clock: VirtualClock
+) -> None:
+    scripted_model.says("One line.", ProviderFault("it is down", started=False, kind="connection"), "Better.")
+    task = village.task("Write a haiku.", human=True)
+    run_cycles()
+    village.store.call(deciding.decide, deciding.Decision(task, "reject", "operator:test", "It must have three lines."))
+    for _ in range(3):
+        virtual_clock.pass_time(seconds=600)
+        run_cycles()
+    assert len(scripted_model.requests) == 3
+    assert "It must have three lines." in asked(scripted_model) and "it is down" not in asked(scripted_model)
 
 
 def test_the_files_that_a_task_has_to_make_are_named(

@@ -149,12 +149,20 @@ def test_fewer_residents_go_on_with_what_waited_for_a_key(tmp_path: Path) -> Non
         assert counts(village) == {"done": 8}
 
 
-def test_what_waits_for_a_key_is_opened_in_portions(village: StagedVillage) -> None:
+def test_what_waits_for_a_key_is_opened_in_portions(village: StagedVillage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each once: what is parked again meanwhile waits for the next key or start."""
+
+    def park(tx: Any, _: None) -> None:
+        tx.run("UPDATE tasks SET state = 'parked', parked_for = 'key'")
+
+    monkeypatch.setattr("vivarium_kernel.settling.WOKEN_AT_ONCE", 2)
     names = [village.task("Say.") for _ in range(3)]
-    village.store.call(lambda tx, _: tx.run("UPDATE tasks SET state = 'parked', parked_for = 'key'"), None)
-    assert village.store.call(wake_for_keys, "operator:test") == 3
-    assert village.store.call(wake_for_keys, "operator:test") == 0
-    assert {village.state(name) for name in names} == {"open"}
+    village.store.call(park, None)
+    first, after = village.store.call(wake_for_keys, ("operator:test", 0))
+    assert (first, [village.state(name) for name in names]) == (2, ["open", "open", "parked"])
+    village.store.call(park, None)
+    assert village.store.call(wake_for_keys, ("operator:test", after)) == (1, None)
+    assert [village.state(name) for name in names] == ["parked", "parked", "open"]
 
 
 def test_a_wrong_key_opens_no_breaker_and_ends_no_probe_for_good(

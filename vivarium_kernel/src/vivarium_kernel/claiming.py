@@ -55,17 +55,16 @@ class Window:
 
     def held_for(self, view: View, most: Mapping[str, int]) -> dict[str, list[Task]]:
         """The first open tasks that name each resident, or that it is to continue: at most so many of each."""
-        found = view.rows(
-            "SELECT t.seq, t.attempts, t.declined, t.continues, t.approved, t.held_for FROM json_each(?) r "
-            "JOIN tasks t ON t.seq IN (SELECT seq FROM tasks WHERE state = 'open' AND held_for = r.value "
-            "ORDER BY priority DESC, seq LIMIT ?) ORDER BY t.priority DESC, t.seq",
-            (json_list(list(most)), max(most.values(), default=0)),
-        )
         tasks: dict[str, list[Task]] = {}
-        for row, task in zip(found, self._records(view, [row[:5] for row in found]), strict=True):
-            mine = tasks.setdefault(row[5], [])
-            if len(mine) < most[row[5]]:
-                mine.append(task)
+        for limit in set(most.values()):
+            found = view.rows(
+                "SELECT t.seq, t.attempts, t.declined, t.continues, t.approved, t.held_for FROM json_each(?) r "
+                "JOIN tasks t ON t.seq IN (SELECT seq FROM tasks WHERE state = 'open' AND held_for = r.value "
+                "ORDER BY priority DESC, seq LIMIT ?) ORDER BY t.priority DESC, t.seq",
+                (json_list([name for name, its in most.items() if its == limit]), limit),
+            )
+            for row, task in zip(found, self._records(view, [row[:5] for row in found]), strict=True):
+                tasks.setdefault(row[5], []).append(task)
         return tasks
 
     def _records(self, view: View, found: list[tuple[Any, ...]]) -> list[Task]:

@@ -6,6 +6,7 @@ Floats come as :class:`~vivarium_kernel.amounts.WrittenFloat`, so that amounts s
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,20 @@ def toml_of(text: str, where: str) -> dict[str, Any]:
             line, column = str(len(last)), str(len(last[-1]) + 1)
         place = f"{where}, line {line}, column {column}"
         shown = quoted(text.split("\n")[int(line) - 1].strip())
-        mend = _as_table_before(message, text) or "mend that line"
+        mend = _as_table_before(message, text.split("\n")[: int(line) - 1]) or "mend that line"
         raise InputError([Problem("", shown, f"is not TOML: {message}: {shown}", mend, place)]) from None
     except (ValueError, RecursionError) as error:
         raise InputError([_unreadable(error, "TOML", where)]) from None
 
 
-def _as_table_before(message: str, text: str) -> str:
+def _as_table_before(message: str, before: Sequence[str]) -> str:
     """The advice for a table that stands twice, as one does where lines of a page were pasted below it."""
     found = re.fullmatch(r"Cannot declare \((.*?),?\) twice", message)
     if found is None:
         return ""
     names = re.findall("'([^']*)'", found[1])
     header = f"[{'.'.join(names)}]"
-    lines = [number for number, line in enumerate(text.split("\n"), 1) if line.split("#")[0].strip() == header]
+    lines = [number for number, line in enumerate(before, 1) if line.split("#")[0].strip() == header]
     return f"{header} stands in line {lines[0]} already: put these keys there" if lines else ""
 
 

@@ -318,7 +318,7 @@ class Rounds:
                 waiting.cursor, waiting.wide = None, claiming.WEIGHED
                 self._pass((waiting,))
                 if self._free_hours:
-                    free += self._activity(view, resident)
+                    free += self._activity(view, resident, here=seat is None)
         return picks, rights, free
 
     def _slice(
@@ -372,7 +372,7 @@ class Rounds:
         self._kept_back |= len(kept) < len(tasks)
         return kept
 
-    def _activity(self, view: View, resident: Resident) -> list[NewTask]:
+    def _activity(self, view: View, resident: Resident, *, here: bool) -> list[NewTask]:
         """A free-time task for a resident who found nothing, chosen by the same filter and scores."""
         if not self._village.hooks.has("propose_activity"):
             return []
@@ -391,7 +391,7 @@ class Rounds:
         if not proposed:
             return []
         records = [board.record_of(new, place + 1, posting, view.now) for place, new in enumerate(proposed)]
-        wishes = self._wishes(view, resident, records).wishes
+        wishes = self._wishes(view, resident, records, here=here).wishes
         if not wishes:
             return []
         self._free[resident.name] = (lived + 1, 0)

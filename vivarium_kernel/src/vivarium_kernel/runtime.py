@@ -140,8 +140,9 @@ class Runtime:
 
     async def _wake_for_keys(self) -> None:
         """What waits for a key is tried again: who begins may have one."""
-        while await self.village.store.write(wake_for_keys, "system:kernel"):
-            pass
+        after: int | None = 0
+        while after is not None:
+            _, after = await self.village.store.write(wake_for_keys, ("system:kernel", after))
 
     async def __aexit__(self, *_: object) -> None:
         """Stop everything; what still runs is given back, and nothing is lost."""
@@ -200,12 +201,13 @@ class Runtime:
 
     async def _drive(self, least: int = 1) -> None:
         """Begin or stop driving residents, so that there are as many as are asked for now: without a number, all that
-        are active and free, and ``least`` where nobody is active at all."""
+        are active and free, and ``least`` in a run and where nobody is active at all."""
         count = self._number()
         if count is None:
             with self.village.store.view() as view:
-                nobody = view.row("SELECT 1 FROM residents WHERE state = 'active'") is None
-                count = max(least if nobody else 0, sum(self._available(view)))
+                # A run that drove nobody could not tell whether it is done; others wait until somebody is free.
+                needed = self._until_done or view.row("SELECT 1 FROM residents WHERE state = 'active'") is None
+                count = max(least if needed else 0, sum(self._available(view)))
         asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
         names: list[str] = []
         while True:

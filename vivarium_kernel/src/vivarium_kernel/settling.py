@@ -22,6 +22,7 @@ from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review,
 from vivarium_kernel.stepping import Holder, charge_unknown, fenced, lapsed
 from vivarium_kernel.store import Row, Tx, json_list, setwise
 
+WOKEN_AT_ONCE = 5_000
 EndAttempt = Callable[[Task, Ending, Tx], Sequence[Any]]
 
 
@@ -358,17 +359,26 @@ def _wake_dependents(tx: Tx, ended: Sequence[tuple[str, str]]) -> None:
 
 def wake_due(tx: Tx, _: None = None) -> int:
     """Open every parked task whose time has come (backoff, a posted time, a quota's new day). Returns how many."""
-    due = tx.rows("SELECT id, parked_for FROM tasks WHERE wake_at <= ? AND state = 'parked' LIMIT 5000", (tx.now,))
+    due = tx.rows(
+        "SELECT id, parked_for FROM tasks WHERE wake_at <= ? AND state = 'parked' LIMIT ?", (tx.now, WOKEN_AT_ONCE)
+    )
     return _wake(tx, due, "system:clock")
 
 
-def wake_for_keys(tx: Tx, actor: str) -> int:
-    """Open tasks that wait for a provider's key: one was set, or somebody begins who may have one. Returns how many.
+def wake_for_keys(tx: Tx, asked: tuple[str, int]) -> tuple[int, int | None]:
+    """Open tasks that wait for a provider's key: one was set, or somebody begins who may have one.
 
-    At most 5,000 at a time: ask again until there are none.
+    ``asked`` is the actor and the number of the task behind which to begin. Returns how many were opened, and behind
+    which to go on, None at the end: each is opened once, also where it is parked again at once.
     """
-    parked = tx.rows("SELECT id, parked_for FROM tasks WHERE state = 'parked' AND parked_for = 'key' LIMIT 5000")
-    return _wake(tx, parked, actor)
+    actor, after = asked
+    parked = tx.rows(
+        "SELECT id, parked_for, seq FROM tasks WHERE state = 'parked' AND parked_for = 'key' AND seq > ? "
+        "ORDER BY seq LIMIT ?",
+        (after, WOKEN_AT_ONCE),
+    )
+    count = _wake(tx, [row[:2] for row in parked], actor)
+    return count, parked[-1][2] if count == WOKEN_AT_ONCE else None
 
 
 def _wake(tx: Tx, parked: list[Row], actor: str) -> int:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 C = TypeVar("C")
+MOST_PROVIDERS = 1_000  # that are remembered: tasks name them, and people write tasks
 ABSENT_SECONDS = 5.0  # after which a model provider that was not there is looked for again
 
 
@@ -102,7 +103,7 @@ class Village:
         self._owned: set[str] = set()
         self._circuits: dict[str, Circuit] = {}
         self._tools: tuple[Hooks, tuple[Tool, ...]] | None = None
-        self._here: tuple[Hooks, set[str]] | None = None  # model providers that are, with these plugins on
+        self._looked: tuple[Hooks, dict[str, tuple[str, float]]] | None = None  # why providers are absent, until when
         self._listed: tuple[float, frozenset[str]] = (-math.inf, frozenset())  # when, and which are installed
         self.listeners: list[Callable[[Said], None]] = []
         self._services = Services({})
@@ -192,22 +193,21 @@ class Village:
 
         Nothing of a plugin's is loaded for it. What is not there is looked for again after ``ABSENT_SECONDS``.
         """
-        hooks = self.hooks
-        if self._here is None or self._here[0] is not hooks:
-            self._here = (hooks, set())
-        if provider in self._here[1]:
-            return ""
-        why = self._why_absent(provider)
-        if not why:
-            self._here[1].add(provider)
+        hooks, now = self.hooks, self.clock.monotonic()
+        if self._looked is None or self._looked[0] is not hooks or len(self._looked[1]) > MOST_PROVIDERS:
+            self._looked = (hooks, {})
+        known = self._looked[1]
+        why, until = known.get(provider, ("", 0.0))
+        if until <= now:
+            why = self._why_absent(provider, now)
+            known[provider] = why, now + ABSENT_SECONDS if why else math.inf
         return why
 
-    def _why_absent(self, provider: str) -> str:
+    def _why_absent(self, provider: str, now: float) -> str:
         from vivarium_kernel.builtin.scripted import builtin_provider
 
         if builtin_provider(provider) is not None or (provider in self._providers and provider not in self._owned):
             return ""
-        now = self.clock.monotonic()
         if now - self._listed[0] > ABSENT_SECONDS:
             self._listed = (now, frozenset(_provider_points()))
         points = self._listed[1]
@@ -265,6 +265,7 @@ class Village:
     def add_provider(self, provider: Provider) -> None:
         """Give the village a model provider that is not installed: for tests and programs."""
         self._providers[provider.name] = provider
+        self._looked = None
 
     def service(self, name: str, protocol: Callable[..., C]) -> C | None:
         """What the plugin ``name`` provides, None while it is off; raises Invalid where it is not as ``protocol``."""

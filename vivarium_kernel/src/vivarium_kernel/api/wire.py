@@ -55,8 +55,9 @@ async def _join(call: Call) -> Joined:
     settings = call.village.settings
     asked = Joining(call.caller.actor, call.body.residents, settings.lease_seconds, settings.budgets.start_aid_micros)
     worker, residents = await call.village.store.write(wire_writes.join, asked)
-    while await call.village.store.write(wake_for_keys, str(call.caller.actor)):
-        pass  # who joins may have the key that tasks wait for
+    after: int | None = 0
+    while after is not None:  # who joins may have the key that tasks wait for
+        _, after = await call.village.store.write(wake_for_keys, (str(call.caller.actor), after))
     return Joined(worker, tuple(residents), settings.lease_seconds)
 
 

@@ -42,10 +42,11 @@ class Background(Plugin):
             found.append(
                 Section("situation", f"When it is done, these files of the village have to be there: {names}", 90)
             )
-        if task.failures and task.reason:
+        reason = _refusal(task, view) if task.failures else ""
+        if reason:
             found += [
                 Section("situation", _AGAIN, 85),
-                Section("situation", task.reason[:REASON_CHARACTERS], 85, untrusted="why it was not accepted"),
+                Section("situation", reason[:REASON_CHARACTERS], 85, untrusted="why it was not accepted"),
             ]
         if view.read_once(
             "SELECT 1 FROM dependencies LIMIT 1"
@@ -65,3 +66,12 @@ class Background(Plugin):
             if text and most:
                 shown = text if len(text) <= most else f"{text[:most]}\n[cut]"
                 yield Section("situation", shown, 60, untrusted=f"result of task {name}")
+
+
+def _refusal(task: Task, view: PluginView) -> str:
+    """Why the last attempt that counted was not accepted. (The task's own reason may be of a fault since then.)"""
+    rows = view.read(
+        "SELECT reason FROM attempts WHERE task = ? AND ending IN ('failed', 'rejected') ORDER BY id DESC LIMIT 1",
+        (task.id,),
+    )
+    return str(rows[0][0] or "") if rows else ""

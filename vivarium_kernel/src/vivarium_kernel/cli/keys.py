@@ -57,8 +57,9 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
     with acting(village, token, "POST /keys") as (opened, actor):
         path = keys.save(opened.folder, provider, _typed(provider))
         opened.store.call(_note, ("key.set", provider, actor))
-        woken = 0
-        while found := opened.store.call(wake_for_keys, str(actor)):
+        woken, after = 0, 0
+        while after is not None:
+            found, after = opened.store.call(wake_for_keys, (str(actor), after))
             woken += found
         _say_what_is_stronger(provider)
         _say_if_unknown(provider, opened.settings)

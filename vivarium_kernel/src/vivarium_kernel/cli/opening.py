@@ -107,7 +107,7 @@ def switching(village: Path | None, token: str | None, route: str) -> Iterator[t
     from vivarium_kernel.village import join
 
     folder = folder_of(village)
-    if not (folder / "vivarium.db").exists():
+    if not _is_founded(folder):
         with acting(folder, token, route) as (opened, actor):
             yield opened.store, actor
         return
@@ -121,6 +121,17 @@ def switching(village: Path | None, token: str | None, route: str) -> Iterator[t
         load(folder)
     except SettingsError as error:
         click.echo(f"{several(len(error.problems), 'problem')} in the settings: vivarium doctor", err=True)
+
+
+def _is_founded(folder: Path) -> bool:
+    import sqlite3
+
+    path = folder / "vivarium.db"
+    if not path.exists():
+        return False
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(path)) as connection:
+        return connection.execute("SELECT 1 FROM village").fetchone() is not None
+    return False
 
 
 def _actor(folder: Path, token: str | None, route: str) -> Actor:

@@ -20,7 +20,6 @@ from vivarium_kernel.cli.living import (
     residents_option,
     sandbox_line,
     sandbox_of,
-    say_if_all_are_driven,
     say_what_is_wrong,
     settings_and_tasks,
     supervised,
@@ -113,7 +112,6 @@ async def until_done(
             seen = reading.last_event(view)
         async with Runtime(village, count, kind="run", until_done=True) as runtime:
             end_on_signals(runtime, progress.say)
-            say_if_all_are_driven(count, runtime.residents, progress.say)
             watching = asyncio.create_task(watch(village, progress, seen, drawn))
             try:
                 await runtime.run()
