@@ -1,4 +1,4 @@
-"""What the benchmarks share: a village on a temporary folder, ten plugins, tasks for the scripted model, one JSON line.
+"""What the benchmarks share: a village on a temporary folder, 15 plugins, tasks for the scripted model, one JSON line.
 
 What is measured is the real thing: ``synchronous=FULL``, events chained, rewards paid. What is not: an LLM. The model
 is the scripted one (``scripted:echo`` answers at once, ``scripted:wait-S`` after S seconds).
@@ -40,7 +40,7 @@ class Gate(Plugin):
     name = "gate"
 
     @hookimpl
-    def claim_filter(self, resident: Any, tasks: Sequence[Any], view: Any) -> list[Reject]:
+    def claim_filter(self, resident: Any, tasks: Sequence[Any]) -> list[Reject]:
         return [Reject(task.id, "it is not for this resident") for task in tasks if "forbidden" in task.labels]
 
 
@@ -50,11 +50,11 @@ class Taste(Plugin):
     name = "taste"
 
     @hookimpl
-    def claim_score(self, resident: Any, tasks: Sequence[Any], view: Any) -> list[float]:
+    def claim_score(self, resident: Any, tasks: Sequence[Any]) -> list[float]:
         return [0.5] * len(tasks)
 
 
-EXTRA = (Signpost, Gate, Taste)  # with the seven built-in plugins: ten
+EXTRA = (Signpost, Gate, Taste)  # with the twelve built-in plugins: 15
 
 
 @contextlib.contextmanager

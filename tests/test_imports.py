@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             store writer committing transaction schema commands inputs registry installed installing
             settings settings_record settings_text structuring documents checks posting taskfile keys
         """,
-        "words": "records clock errors problems amounts hookspecs wording",
+        "words": "terms records clock errors problems amounts hookspecs wording",
     }.items()
 }
 # These live on the author's side of that door, as a stranger's plugin would.

@@ -115,7 +115,7 @@ def test_the_night_goes_on_when_the_server_dies_and_one_page_tells_of_it(tmp_pat
         with server(village, port):
             out, err = night.communicate(timeout=SECONDS)
             assert (night.returncode, err) == (1, ""), out
-            assert "40 tasks: 34 done, 2 failed, 1 blocked, 3 left; each ended as it was expected to" in out
+            assert "40 tasks: 34 done, 2 failed, 1 blocked, 3 left; each that ended did so as expected" in out
             assert_morning(village, env)
             decide(village, env)
     finally:
@@ -171,7 +171,7 @@ def decide(village: Path, env: dict[str, str]) -> None:
     approved = typed("task", "approve", "newsletter", "-v", village, place=village, env=env)
     assert (answered.status, approved.status) == (0, 0), answered.err + approved.err
     done = typed("run", village, place=village, env=env)
-    assert "40 tasks: 36 done, 2 failed, 1 blocked, 1 left; each ended as it was expected to" in done.out
+    assert "40 tasks: 36 done, 2 failed, 1 blocked, 1 left; each that ended did so as expected" in done.out
     with closing(sqlite3.connect(village / "vivarium.db")) as db:
         ((answer,),) = db.execute("SELECT answer FROM attempts WHERE task = 'refund' AND ending = 'accepted'")
     assert answer == f"{LABEL} A draft would stand here. A person said: Give it back. [shop/letters/09.md:1]"

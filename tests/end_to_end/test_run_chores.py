@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from end_to_end.test_chores_answers import MADE_BY_THE_PROGRAM, VILLAGE, assert_answers
+from vivarium_kernel.cli.living import TOGETHER_SECONDS
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import audit, board, ledger
@@ -166,7 +167,7 @@ def test_only_the_child_killed_is_a_killed_run(chores: Path) -> None:
 
 
 @pytest.mark.promise("drain")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_finishes_what_runs_and_takes_nothing_new(chores: Path, number: signal.Signals) -> None:
     first = 'id = "bell-buoy-light"\n'
     tasks = chores / "tasks.toml"
@@ -202,6 +203,7 @@ def test_the_second_signal_ends_at_once_and_loses_nothing(chores: Path) -> None:
         until(chores, "SELECT count(*) FROM tasks WHERE id = 'long' AND state = 'claimed'", lambda count: count == 1)
         os.kill(process.pid, signal.SIGINT)
         until_said(process, "press Ctrl-C again")
+        time.sleep(2 * TOGETHER_SECONDS)
         began = time.monotonic()
         os.kill(process.pid, signal.SIGINT)
         status, out, _ = finish(process)

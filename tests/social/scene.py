@@ -50,6 +50,8 @@ class Scene:
         self.clock = clock or SimulatedClock(0)
         how = With(installed=False, plugins=plugins, timeouts=False, connection=connection)
         self.village = Village(folder, how, clock=self.clock, environ={})
+        if self.village.failed:
+            self.village.close()
         assert not self.village.failed, self.village.failed
         self._loop = asyncio.new_event_loop()
 

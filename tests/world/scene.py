@@ -15,9 +15,10 @@ from vivarium_kernel.clock import SimulatedClock
 from vivarium_kernel.hosting import _host_tick
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.processes import Register, this_process
-from vivarium_kernel.records import Actor, NewTask, Resident
+from vivarium_kernel.records import NewTask, Resident
 from vivarium_kernel.settling import Settlement
 from vivarium_kernel.store import Tx
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village import Village, With
 from vivarium_plugins_world.walking import standing
 from vivarium_plugins_world.world import World

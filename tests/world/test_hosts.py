@@ -11,8 +11,8 @@ from kernel.faults.scene import until
 from kernel.processes.nursery import Nursery
 from kernel.state.scene import Unsynced
 from vivarium_kernel.clock import SimulatedClock, run_simulated
-from vivarium_kernel.records import Actor
 from vivarium_kernel.runtime import Runtime
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village import Village, With
 from vivarium_plugins_world.world import World
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from vivarium_kernel.problems import InputError
-from vivarium_kernel.records import Actor
+from vivarium_kernel.terms import Actor
 
 from vivarium_kernel import actions, control, people
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, frozen
 from vivarium_kernel.api.server import serve
+from vivarium_kernel.clock import Clock
 from vivarium_kernel.plugins import Plugin
 from vivarium_kernel.records import NewTask, Task
 from vivarium_kernel.runtime import Runtime
@@ -155,6 +156,7 @@ def served(
     residents: int | None = None,
     environ: Any = None,
     closing: contextlib.ExitStack | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Served]:
     """Serve the village; with ``residents`` the same process also keeps so many at work.
 
@@ -164,9 +166,8 @@ def served(
     listening = threading.Event()
 
     async def life() -> None:
-        village = Village(
-            folder, With(threaded=True, installed=False, plugins=plugins), environ={} if environ is None else environ
-        )
+        how = With(threaded=True, installed=False, plugins=plugins)
+        village = Village(folder, how, clock=clock, environ={} if environ is None else environ)
         ready["village"], ready["loop"] = village, asyncio.get_running_loop()
         ready["task"] = asyncio.current_task()
         try:

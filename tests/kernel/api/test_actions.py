@@ -19,9 +19,10 @@ from vivarium_kernel.actions import Action
 from vivarium_kernel.cli import root
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import Actor, NewTask
+from vivarium_kernel.records import NewTask
 from vivarium_kernel.replies import TooOften
 from vivarium_kernel.stepping import Holder, Intent
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import actions, ledger, stepping

@@ -21,7 +21,8 @@ def test_a_command_is_run_now_and_everything_about_it_is_answered(scene: Served)
         ("task", "allow"), ("command", "allow"), ("outcome", "allow"),
     }  # fmt: skip
     kinds = [e["kind"] for e in found["events"]]
-    assert kinds == ["task.posted", "task.claimed", "step.ended", "attempt.ended"]
+    assert kinds == ["task.posted", "task.claimed", "step.ended", "attempt.judged", "attempt.ended", "money.moved"]
+    assert {e["cycle"] for e in found["events"][1:5]} == {1}
     assert scene.task(found["task"]).by == "human:hana"
 
 

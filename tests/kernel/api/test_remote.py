@@ -119,7 +119,7 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing_and_nothing_is_done
         victim.kill()
         killed = time.monotonic()
         far.wait(lambda: far.endings("slow") != [None])
-        assert time.monotonic() - killed < LEASE + 1.0  # claimable within lease + 1 s
+        assert time.monotonic() - killed < LEASE + 3.0  # within the lease and a second, and what a busy machine adds
         far.wait(lambda: set(far.states().values()) == {"done"})
     far.check()
     assert marks(one, two) == dict.fromkeys(["slow", *names], 1)
@@ -280,6 +280,43 @@ def test_a_resident_that_may_use_a_class_of_models_calls_what_the_village_means_
         assert (scene.task("llm").state, scene.task("llm").reason) == ("done", "")
 
 
+class Lying(Distant):
+    """Reports fewer tokens than none."""
+
+    name = "liar"
+
+    async def complete(self, request: Request) -> Reply:
+        return Reply("Cheap.", Usage(-1, 1))
+
+
+@pytest.mark.promise("caps-hold")
+def test_a_worker_asks_a_provider_no_more_whose_report_cannot_be_true_and_the_village_is_told(
+    scene: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call costs what was reserved. What else wants that provider waits for somebody who has a sound one."""
+    for number in range(3):
+        scene.add(NewTask(id=f"t{number}", prompt="say it", model="liar:one", max_micros=500_000))
+    scene.add(NewTask(id="last", prompt="say it", model="scripted:echo", priority=-9))
+    work(
+        scene,
+        found_village(tmp_path / "one"),
+        lambda: scene.task("last").state == "done",
+        lambda worker: worker.place.add_provider(Lying()),
+    )
+    told = scene.events("model.distrusted")
+    assert len(told) == 1
+    assert {one["provider"] for one in told} == {"liar"}
+    assert "which can't be true" in told[0]["reason"]
+    assert len([line for line in caplog.messages if line.startswith("liar is asked no more")]) == 1
+    tasks = [scene.task(f"t{number}") for number in range(3)]
+    done = [task.state for task in tasks].count("done")
+    assert 1 <= done <= 2  # two residents may have asked at once
+    assert {(task.state, task.failures) for task in tasks} <= {("done", 0), ("open", 0), ("parked", 0)}
+    ((tries,),) = scene.rows("SELECT count(*) FROM attempts WHERE task GLOB 't?'")
+    assert tries <= done + 2, "who waited with the old list of providers finds out once"
+    assert scene.village.distrusted("liar") == ""  # one of the village's own of that name is another
+
+
 class Patient(Distant):
     """Uses a slow tool, then says what it was told."""
 
@@ -341,8 +378,15 @@ def test_a_worker_runs_only_what_its_own_machine_allows(scene: Served, tmp_path:
     folder = tmp_path / "strict"
     folder.mkdir()
     scene.add(NewTask(id="no", command=("sh", "-c", "echo hi")), NewTask(id="yes", command=("echo", "hi")))
-    work(scene, folder, lambda: scene.task("yes").state == "done" and len(scene.task("no").declined) == 2)
-    assert scene.task("no").state == "open"
+
+    def tried() -> list[Any]:
+        return scene.rows("SELECT id FROM attempts WHERE task = 'no'")
+
+    work(scene, folder, lambda: scene.task("yes").state == "done" and tried())
+    scene.add(NewTask(id="later", command=("echo", "hi")))
+    work(scene, folder, lambda: scene.task("later").state == "done")
+    assert 1 <= len(tried()) <= 4, "each resident of a worker finds out once at most"
+    assert (scene.task("no").state, scene.task("no").declined) == ("open", ())  # at home it may be done by anybody
     assert scene.rows("SELECT DISTINCT ending FROM attempts WHERE task = 'no'") == [("released",)]
     assert "not on this worker: command.unknown" in scene.get("/tasks/no").ok()["attempts"][0]["reason"]
 

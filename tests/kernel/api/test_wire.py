@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
+from kernel.processes.jumping import JumpingClock
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.prompting import MARKING
 from vivarium_kernel.records import Entitlement, NewTask, Resident, Section, Task
@@ -60,6 +62,29 @@ class Work:
 ECHO = NewTask(id="t", command=("echo", "hi"), max_micros=1_000, effect="once")
 
 
+@pytest.mark.promise("clock-jumps")
+@pytest.mark.parametrize("off", [2.4, 7_200.0, -7_200.0])
+def test_a_clock_that_jumps_ends_no_lease_of_a_worker_elsewhere(tmp_path: Path, off: float) -> None:
+    """Nor does it lengthen one for long: a worker that has gone is found out as soon as without the jump."""
+    clock = JumpingClock()
+    with served(found_village(tmp_path / "village", lease=3.0), clock=clock) as scene:
+        with_tokens(scene)
+        work = Work(scene, ECHO)
+        clock.off_seconds = off
+        for _ in range(5):
+            scene.post(f"/wire/workers/{work.claim['worker']}/renew", {}, WORKER).ok()
+            work.say("renew").ok()
+            time.sleep(0.6)
+        assert work.settle(exit_code=0, stdout="hi\n").ok()["ending"] == "accepted"
+        gone = Work(scene, evolve(ECHO, id="gone"))
+        clock.off_seconds = 2 * off
+        until = time.monotonic() + 15
+        while scene.task("gone").state == "claimed":
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert scene.get(f"/attempts/{gone.claim['attempt']}").ok()["attempt"]["ending"] == "lapsed"
+
+
 def test_a_task_is_done_over_the_wire_from_claim_to_reward(scene: Served) -> None:
     work = Work(scene, ECHO)
     assert work.claim["task"]["command"] == ["echo", "hi"]
@@ -73,7 +98,7 @@ def test_a_task_is_done_over_the_wire_from_claim_to_reward(scene: Served) -> Non
     assert (page["attempt"]["stdout"], page["attempt"]["process"]) == ("hi\n", None)
     assert [(s["state"], s["result"]) for s in page["steps"]] == [("done", {"exit_code": 0})]
     kinds = [row[0] for row in scene.rows("SELECT kind FROM events WHERE attempt = 1 ORDER BY id")]
-    assert kinds == ["task.claimed", "step.intended", "step.ended", "attempt.ended"]
+    assert kinds == ["task.claimed", "step.intended", "step.ended", "attempt.judged", "attempt.ended"]
     assert scene.rows("SELECT count(*) FROM transfers WHERE reason = 'task_reward'") == [(1,)]
     work.settle(exit_code=0).problem(401, "auth.token")  # its token is dead
 
@@ -230,6 +255,48 @@ def test_a_resident_that_may_use_no_tools_uses_none_over_the_wire(strict: Served
         work.say("act", number=1, action=name, input={"kind": "rye"}).problem(403, "tool.entitlement")
     assert strict.rows("SELECT count(*) FROM bakery_loaves") == [(0,)]
     assert strict.rows("SELECT count(*) FROM steps") == [(0,)]
+
+
+@pytest.mark.promise("actor-is-the-credential")
+@pytest.mark.parametrize("how", ["its token is revoked", "it leaves", "its lease lapses"])
+def test_a_claim_that_waits_is_not_served_once_its_worker_has_ended(scene: Served, how: str) -> None:
+    joined = scene.post("/wire/workers", {"residents": 1}, WORKER).ok()
+    worker, answer = joined["worker"], []
+    body = {"worker": worker, "resident": joined["residents"][0], "wait_seconds": 4}
+    waiting = threading.Thread(target=lambda: answer.append(scene.post("/wire/claims", body, WORKER)))
+    waiting.start()
+    time.sleep(0.5)
+    if how == "its token is revoked":
+        ((number,),) = scene.rows("SELECT pid FROM processes WHERE id = ?", (worker,))
+        scene.write(people.revoke_token, (number, "test"))
+    elif how == "it leaves":
+        scene.post(f"/wire/workers/{worker}/leave", {}, WORKER).ok()
+    else:
+        scene.write(_lapse, worker)
+    scene.add(ECHO)
+    waiting.join(10)
+    assert [reply.ok() for reply in answer] == [{"claim": None}]
+    assert scene.rows("SELECT count(*) FROM attempts") == [(0,)]
+
+
+def _lapse(tx: Any, worker: int) -> None:
+    tx.run("UPDATE processes SET lease_until_at = ? WHERE id = ?", (tx.now - 1, worker))
+
+
+def test_a_worker_that_joins_again_leaves_nothing_of_its_old_self(scene: Served) -> None:
+    work = Work(scene, ECHO)
+    old = work.claim["worker"]
+    other = scene.post("/wire/workers", {"residents": 1}, WORKER).ok()
+    again = scene.post("/wire/workers", {"residents": 1, "before": old}, WORKER).ok()
+    assert scene.task("t").state == "open"
+    assert again["residents"] == [work.claim["resident"]["name"]]
+    assert scene.rows("SELECT id FROM processes WHERE kind = 'remote' AND ended_at IS NULL ORDER BY id") == [
+        (other["worker"],), (again["worker"],),
+    ]  # fmt: skip
+    scene.token("worker", "another", "another-secret")
+    stranger = {"residents": 1, "before": again["worker"]}
+    scene.post("/wire/workers", stranger, "another-secret").ok()  # that is nobody of its own, and stays
+    assert scene.rows("SELECT ended_at FROM processes WHERE id = ?", (again["worker"],)) == [(None,)]
 
 
 @pytest.mark.promise("declining-is-free")

@@ -63,6 +63,15 @@ ADDED = [
     ((), ["Say what is to be done"]),
 ]
 
+LOOKING = [
+    ("log", "show"), ("log", "tail"), ("log", "export", "-"), ("log", "verify"), ("log", "verify", "--json"),
+    ("log", "head", "heads"), ("ledger", "balances"), ("ledger", "history"),
+    ("ledger", "verify"), ("task", "list"), ("task", "list", "--json"), ("task", "show", "a"), ("resident", "list"),
+    ("resident", "show", "ada"), ("token", "list"), ("missed", "list"), ("explain", "claim", "a"),
+    ("explain", "prompt", "1"), ("plugins", "profile"), ("costs",), ("report",), ("pace",), ("residents",),
+    ("backup", "../copy", "--replace"), ("task", "add", "--as", "token", "--", "ls"),
+]  # fmt: skip
+
 
 def contents(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
@@ -132,6 +141,69 @@ def test_the_status_of_a_village_that_has_not_lived_says_so_and_makes_nothing(he
     assert contents(here.folder) == {"vivarium.toml"}
 
 
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_what_looks_at_a_village_never_founds_it(here: Here, command: tuple[str, ...]) -> None:
+    done = here(*command)
+    assert (done.status, done.out) == (2, "")
+    assert "has not lived yet" in done.err and "[village.unlived]" in done.err and "`vivarium run`" in done.err
+    assert contents(here.folder) == {"vivarium.toml"}
+    here("pace", "1")
+    assert "has not lived yet" not in here(*command).err
+    for database in here.folder.glob("vivarium.db*"):
+        database.unlink()
+    done = here(*command)
+    assert (done.status, done.out) == (2, "")
+    assert "[village.lost]" in done.err and "Put the newest backup there" in done.err
+    assert not (here.folder / "vivarium.db").exists()
+
+
+def test_a_village_whose_database_is_gone_is_neither_sound_nor_new(here: Here) -> None:
+    here("pace", "1")
+    for database in here.folder.glob("vivarium.db*"):
+        database.unlink()
+    for command in (
+        ("status",),
+        ("status", "--json"),
+        ("models", "list"),
+        ("models", "price", "scripted:echo"),
+        ("do",),
+    ):
+        assert "[village.lost]" in here(*command).err
+    done = here("doctor")
+    assert (done.status, "put the newest backup in the place of vivarium.db" in done.out) == (1, True)
+    assert not (here.folder / "vivarium.db").exists()
+    (here.folder / "vivarium.db").touch()
+    assert "[village.lost]" in here("log", "verify").err
+
+
+def test_names_of_nothing_are_refused_or_told(here: Here) -> None:
+    assert here("pace", "1").status == 0
+    for more in ((), ("--json",)):
+        done = here("ledger", "history", "resident:ad:free", *more)
+        assert (done.status, done.out) == (2, "")
+        assert "[ledger.account]" in done.err and "Did you mean resident:ada:free?" in done.err
+    assert here("ledger", "history", "resident:ada:free").status == 0
+    assert here("ledger", "history", "operator").out == "There are no transfers.\n"
+    done = here("ledger", "balances", "resident:zoe")
+    assert (done.status, done.out) == (0, 'No account begins with "resident:zoe".\n')
+    assert here("ledger", "balances", "resident:zoe", "--json").document == []
+
+
+@pytest.mark.parametrize("state", ["ban", "retire"])
+def test_whoever_is_gone_for_good_does_not_live_here_already(here: Here, state: str) -> None:
+    assert here("resident", state, "ada", "--yes").status == 0
+    done = here("resident", "add", "ada")
+    assert (done.status, done.out, "[resident.for_good]" in done.err) == (2, "", True)
+    assert "Add a resident with another name" in done.err
+
+
+@pytest.mark.parametrize("option", ["--input", "--key"])
+def test_what_belongs_to_an_action_is_refused_without_one(here: Here, option: str) -> None:
+    done = here("do", option, "{bad")
+    assert (done.status, done.out) == (2, "")
+    assert "take the NAME of an action" in done.err
+
+
 def test_a_village_in_the_wrong_place_of_a_command_line_is_told(here: Here) -> None:
     for command in (("status", "v"), ("task", "list", "v"), ("pace", "1", "v", "w")):
         done = here(*command)
@@ -159,12 +231,15 @@ def test_an_impossible_task_of_a_file_is_told_and_none_is_posted(
     done = vivarium("run", folder, cwd=tmp_path)
     assert done.status == 2
     assert [words for words in said if words not in done.err.replace("task number 2", "task number 1")] == []
-    assert Here(folder, monkeypatch)("task", "list", "--json").out == "[]\n"
+    here = Here(folder, monkeypatch)
+    assert here("pace", "1").status == 0  # founds it, where the run did not come so far
+    assert here("task", "list", "--json").document == []
 
 
 @pytest.mark.promise("impossible-tasks")
 @pytest.mark.parametrize(("arguments", "said"), ADDED)
 def test_an_impossible_task_is_told_by_its_options(here: Here, arguments: tuple[str, ...], said: list[str]) -> None:
+    here("pace", "1")
     done = here("task", "add", *arguments)
     assert (done.status, done.out) == (2, "")
     assert [words for words in said if words not in done.err] == []
@@ -254,6 +329,17 @@ def test_on_a_read_only_file_system_nobody_is_sent_to_the_permissions(
     assert (finding["state"], "is on a read-only file system" in finding["what"]) == ("problem", True)
     text = str(told(sqlite3.OperationalError("attempt to write a readonly database"), here.folder / "vivarium.db"))
     assert "Mount it for writing" in text and "Mend the permissions" not in text
+
+
+def test_a_disk_that_does_not_say_how_large_it_is_is_not_full(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some that are reached over a network or in user space."""
+    unknown = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: unknown)
+    assert here("pace", "2").status == 0
+    full = os.statvfs_result((4096, 4096, 1000, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    done = here("pace", "3")
+    assert (done.status, "store.full" in done.err) == (2, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -218,6 +218,7 @@ def test_a_call_that_reports_no_tokens_is_a_call_in_a_continued_attempt_too(
 
 
 def test_the_command_shows_it_for_people_and_for_programs(here: Here) -> None:
+    here("pace", "1")  # founds it
     shown = here("costs")
     assert shown.status == 0
     assert "spent     0 USD in 0 calls" in shown.out and "rate      0 USD an hour" in shown.out

@@ -15,7 +15,7 @@ from vivarium_kernel.cli import morning
 from vivarium_kernel.cli.night import Night, night
 from vivarium_kernel.costing import costs
 from vivarium_kernel.models import Price, ProviderFault
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage
 
 from .running import Here
@@ -134,12 +134,14 @@ def test_the_page_shows_hostile_texts_and_obeys_none(
      ("1969-01-01", 0), ("", 2), ("-1h", 2), ("h", 2), ("yesterday", 2), ("9999999h", 2), ("99999-01-01", 2)],
 )  # fmt: skip
 def test_a_span_is_a_length_or_a_moment(here: Here, since: str, status: int) -> None:
+    here("pace", "1")  # founds it
     done = here("report", f"--since={since}")
     assert done.status == status, done.err
     assert ("[report.since]" in done.err) == (status == 2)
 
 
 def test_a_page_goes_to_its_file_and_json_to_programs(here: Here, tmp_path: Path) -> None:
+    here("pace", "1")
     done = here("report", "--html", tmp_path / "page.html", "--json")
     assert done.status == 0
     assert done.document["village"] == "small"

@@ -107,6 +107,16 @@ def test_a_login_link_is_no_token_for_commands(here: Here) -> None:
     assert done.status == 2
 
 
+def test_the_list_of_tokens_shows_what_they_are_narrowed_to(here: Here) -> None:
+    here("token", "create", "whole")
+    assert "scope" not in here("token", "list").out
+    here("token", "create", "narrow", "--scope", "read", "--scope", "desk.ask")
+    head, narrow, whole = here("token", "list").out.splitlines()
+    assert "  scope  " in head
+    assert "  read, desk.ask  " in narrow
+    assert "read" not in whole
+
+
 def test_every_act_is_in_the_table(tmp_path: Path) -> None:
     """A command that takes --as is tried above with every role."""
     from . import pages

@@ -44,6 +44,15 @@ def test_the_exit_status_says_how_it_ended(tmp_path: Path, tasks: list[str], sta
     assert done.err == ""
 
 
+def test_a_cap_that_is_only_set_aside_makes_nobody_wait_for_tomorrow(tmp_path: Path) -> None:
+    """Eight at once set aside more than the cap, though together they spend hardly any of it."""
+    waits = 'prompt = "Say."\nmodel = "scripted:wait-0.05"'
+    prices = '[models.prices]\n"scripted:wait-0.05" = { in_usd = "0.1", out_usd = "0.1" }\n'
+    tasks = [f'id = "t{number}"\n{waits}' for number in range(24)]
+    done = run(village(tmp_path / "v", tasks, f'[budgets]\nvillage_day_usd = "0.25"\n{prices}'), "--residents", "8")
+    assert (done.status, "24 done; each ended as it was expected to" in done.out) == (0, True), done.out + done.err
+
+
 @pytest.mark.parametrize(
     ("task", "before", "waits", "kind"),
     [
@@ -104,11 +113,89 @@ def test_a_very_long_board_shows_what_was_unexpected_and_the_last(tmp_path: Path
     folder = village(tmp_path / "v", tasks)
     done = run(folder, "--residents", "8")
     assert done.status == 1
-    table = done.out[done.out.index("\n1 task that did not end as expected:") :]
-    assert re.search(r"^t7 +done, not failed ", table, re.MULTILINE)
-    assert "The last 50 of 260 that ended; `vivarium task list` has them all:" in table
+    table = done.out[done.out.index("The last 50 of 260 that ended; `vivarium task list` has them all:") :]
+    strange = table[table.index("\n1 task not as expected, and why:") :]
+    assert re.search(r"^t7 +done, not failed +it was accepted$", strange, re.MULTILINE)
+    assert "requeue" not in strange
     assert len(table.splitlines()) < 70
     assert len(run(folder, "--json").document["tasks"]) == 260
+
+
+def test_what_was_unexpected_is_told_with_its_reason_and_what_tries_it_again(tmp_path: Path) -> None:
+    folder = village(
+        tmp_path / "v",
+        [
+            'id = "fails"\ncommand = ["cat", "no-such-file"]\nmax_attempts = 1',
+            'id = "outside"\ncommand = ["cat", "/etc/hostname"]',
+            'id = "well"\ncommand = ["cat", "no-such-file"]\nmax_attempts = 1\nexpect = "failed"',
+        ],
+    )
+    for _ in ("the first run", "and each later one"):
+        done = run(folder)
+        assert done.status == 1
+        strange = done.out[done.out.index("\n2 tasks not as expected, and why:") :]
+        strange = " ".join(strange.split())
+        assert re.search(
+            r"fails\b.* failed, not done.* exit code 1: .*No such file.* vivarium task requeue fails ", strange
+        )
+        assert re.search(r"outside\b.* blocked, not done.* command\.path: .* vivarium task requeue outside ", strange)
+        assert "well" not in strange
+
+
+def test_what_failed_for_another_task_comes_back_with_it(tmp_path: Path) -> None:
+    folder = village(
+        tmp_path / "v",
+        [
+            'id = "goal"\ncommand = ["cat", "prize"]\nmax_attempts = 1',
+            'id = "feast"\ncommand = ["ls"]\nneeds = ["goal"]',
+            'id = "sleep"\ncommand = ["ls"]\nneeds = ["feast"]',
+        ],
+    )
+
+    def requeue(*names: str) -> Done:
+        return vivarium("task", "requeue", *names, "-v", folder, cwd=tmp_path)
+
+    said = " ".join(run(folder).out.split())
+    assert said.count("vivarium task requeue goal -v v tries it again") == 3
+    assert said.count("tries it again and what needed it") == 2
+    refused = requeue("feast")
+    assert (refused.status, "[board.needs]" in refused.err) == (2, True)
+    assert "Task feast needs goal, which is failed." in refused.err
+    assert "vivarium task requeue goal" in refused.err
+    (folder / "prize").write_text("gold")
+    assert requeue("sleep", "feast", "goal").out.splitlines() == [
+        "goal is requeued: it is open now",
+        "feast is requeued: it is waiting now",
+        "sleep is requeued: it is waiting now",
+    ]
+    assert run(folder).status == 0
+
+
+@pytest.mark.parametrize("order", [("goal", "feast", "sleep"), ("sleep", "goal", "feast"), ("feast", "sleep", "goal")])
+def test_tasks_that_need_each_other_are_cancelled_together_in_any_order(tmp_path: Path, order: tuple[str, ...]) -> None:
+    tasks = ['id = "goal"\ncommand = ["ls"]', 'id = "feast"\ncommand = ["ls"]\nneeds = ["goal"]',
+             'id = "sleep"\ncommand = ["ls"]\nneeds = ["feast"]']  # fmt: skip
+    folder = village(tmp_path / "v", tasks)
+    assert vivarium("task", "add", "--from", folder / "tasks.toml", "-v", folder, cwd=tmp_path).status == 0
+    done = vivarium("task", "cancel", *order, "-v", folder, cwd=tmp_path)
+    assert done.out.splitlines() == [f"{name} is cancelled" for name in ("sleep", "feast", "goal")], done.err
+
+
+@pytest.mark.parametrize("order", [("goal", "sleep", "other"), ("other", "sleep", "goal")])
+def test_tasks_that_need_each_other_through_one_that_is_not_named_are_decided_together(
+    tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    tasks = ['id = "goal"\ncommand = ["ls"]', 'id = "feast"\ncommand = ["ls"]\nneeds = ["goal"]',
+             'id = "sleep"\ncommand = ["ls"]\nneeds = ["feast"]', 'id = "other"\ncommand = ["ls"]']  # fmt: skip
+    folder = village(tmp_path / "v", tasks)
+    assert vivarium("task", "add", "--from", folder / "tasks.toml", "-v", folder, cwd=tmp_path).status == 0
+    done = vivarium("task", "cancel", *order, "-v", folder, cwd=tmp_path)
+    said = [line.partition(" ")[0] for line in done.out.splitlines()]
+    assert (done.status, said.index("sleep") < said.index("goal")) == (0, True), done.err
+    assert vivarium("task", "requeue", *order, "-v", folder, cwd=tmp_path).status == 0
+    found = vivarium("task", "list", "--json", "-v", folder, cwd=tmp_path).document
+    states = {one["id"]: one["state"] for one in found}
+    assert states == {"goal": "open", "feast": "waiting", "sleep": "waiting", "other": "open"}
 
 
 def test_words_of_a_task_cannot_paint_the_terminal(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from .running import Here, started, village, vivarium
+from .running import Here, argv, environment, started, village, vivarium
 
 SLEEP = '[commands]\nsandbox = "auto"\n[commands.allow]\nsleep = "sleep"\n'
 
@@ -64,10 +66,99 @@ def test_up_lets_in_by_a_link_and_does_what_is_posted(tmp_path: Path) -> None:
         said(process, r"done +ada +second")
         status = vivarium("status", "-v", folder, "--json", cwd=tmp_path).document
         assert status["state"] == "living"
-        assert [one["kind"] for one in status["processes"]] == ["up"]
+        assert [(one["kind"], one["address"]) for one in status["processes"]] == [("up", address)]
+        assert f", at {address}" in vivarium("status", "-v", folder, cwd=tmp_path).out
+        login = vivarium("token", "create", "--login", "-v", folder, cwd=tmp_path)
+        assert login.out.startswith(f"{address}/login?token=")
+        assert "nothing serves it now" not in login.err
+        again = vivarium("up", folder, "--port", address.rpartition(":")[2], cwd=tmp_path)
+        assert again.status == 2
+        assert f"This village is served at {address} already, by `up` (pid " in again.err
         code, _, err = ended(process)
         assert (code, complaints(err)) == (0, "")
     assert vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["state"] == "at rest"
+    login = vivarium("token", "create", "--login", "-v", folder, cwd=tmp_path)
+    assert re.fullmatch(r"http://127\.0\.0\.1:8420/login\?token=\S+\n", login.out)
+    assert "nothing serves it now: begin with `vivarium up`" in login.err
+
+
+def test_a_quicker_pace_is_felt_at_once(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", ['id = "first"\ncommand = ["ls"]'], "pace_seconds = 300\n")
+    with started("up", folder, "--port", "0", cwd=tmp_path) as process:
+        said(process, r"done +ada +first")
+        assert vivarium("task", "add", "--id", "second", "-v", folder, "--", "pwd", cwd=tmp_path).status == 0
+        assert vivarium("pace", "1", "-v", folder, cwd=tmp_path).status == 0
+        said(process, r"done +ada +second")
+        assert ended(process)[0] == 0
+
+
+@pytest.mark.promise("A run waits for the end of a pause or a halt, and survives being stopped and continued")
+def test_a_run_waits_for_the_end_of_a_pause_and_of_a_stop(tmp_path: Path) -> None:
+    tasks = [f'id = "t{number}"\nprompt = "x"\nmodel = "scripted:wait-0.6"' for number in range(4)]
+    folder = village(tmp_path / "v", tasks)
+    with started("run", folder, cwd=tmp_path) as process:
+        said(process, r"done +ada +t0")
+        process.send_signal(signal.SIGSTOP)  # the process that waits for the one that works
+        assert vivarium("pause", "-v", folder, cwd=tmp_path).status == 0
+        time.sleep(1.2)
+        process.send_signal(signal.SIGCONT)
+        said(process, "The village is paused: nothing runs until `vivarium resume`")
+        time.sleep(1.5)
+        assert process.poll() is None
+        assert vivarium("resume", "-v", folder, cwd=tmp_path).status == 0
+        said(process, "The village goes on")
+        assert vivarium("halt", "-v", folder, cwd=tmp_path).status == 0
+        said(process, "The village is halted: nothing runs until `vivarium unhalt`")
+        assert vivarium("unhalt", "-v", folder, cwd=tmp_path).status == 0
+        said(process, "4 tasks: 4 done")
+        assert process.wait(10) == 0
+
+
+def test_a_run_that_finds_everybody_at_work_says_whom_it_made(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v")
+    with started("up", folder, "--port", "0", cwd=tmp_path) as process:
+        said(process, "http://")
+        eventually(lambda: vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["processes"])
+        done = vivarium("run", folder, cwd=tmp_path)
+        assert (done.status, done.err) == (0, "")
+        assert "Everybody is at work in another process: ben was made, and lives here from now on" in done.out
+        assert ended(process)[0] == 0
+    for name in ("ada", "ben"):
+        assert vivarium("resident", "ban", name, "--yes", "-v", folder, cwd=tmp_path).status == 0
+    assert "Everybody" not in vivarium("run", folder, cwd=tmp_path).out  # nobody is
+
+
+def test_a_terminal_that_is_closed_ends_what_lives_in_it(tmp_path: Path) -> None:
+    """Also where the command itself is the terminal's first process, which alone is told of it."""
+    folder = village(tmp_path / "v")
+    here, there = pty.openpty()
+    process = subprocess.Popen(
+        ["/usr/bin/setsid", "--ctty", *argv("up", folder, "--port", "0")], cwd=tmp_path, env=environment(None),
+        stdin=there, stdout=there, stderr=there,
+    )  # fmt: skip
+    try:
+        os.close(there)
+        eventually(lambda: vivarium("status", "-v", folder, "--json", cwd=tmp_path).document.get("processes"))
+        os.close(here)
+        process.wait(15)
+        eventually(lambda: not vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["processes"])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_nobody_is_made_in_place_of_those_who_were_paused(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", ['id = "first"\ncommand = ["ls"]'])
+    assert vivarium("resident", "pause", "ada", "-v", folder, cwd=tmp_path).status == 0
+    for more in ((), ("--residents", "2")):
+        done = vivarium("run", folder, *more, cwd=tmp_path)
+        assert done.status == 1
+        assert "nobody is active, ada is paused" in done.out
+        assert "vivarium resident resume ada" in done.out
+    assert vivarium("resident", "add", "ben", "-v", folder, cwd=tmp_path).status == 0
+    assert vivarium("run", folder, cwd=tmp_path).status == 0
+    names = [one["name"] for one in vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document]
+    assert len(names) == 2
 
 
 def test_a_second_village_cannot_have_the_same_port(tmp_path: Path) -> None:
@@ -255,3 +346,50 @@ def test_the_number_of_residents_can_be_told_before_and_while_they_work(
         here("residents", "6")
         eventually(lambda: driven() == 6)
         ended(process)
+
+
+@pytest.mark.parametrize("how", [(), ("--processes", "2")], ids=["one", "two"])
+def test_work_whose_reader_has_gone_ends(tmp_path: Path, how: tuple[str, ...]) -> None:
+    """As after ``… | head``: at the next line that nobody can read it ends, and a signal ends it at once."""
+    folder = village(tmp_path / "v", [f'id = "t{number}"\ncommand = ["ls"]' for number in range(4)])
+    with started("work", folder, *how, cwd=tmp_path) as process:
+        said(process, "at work; Ctrl-C ends it")
+        assert process.stdout is not None
+        process.stdout.close()
+        vivarium("task", "add", "-v", folder, "--", "pwd", cwd=tmp_path)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["state"] == "at rest"
+
+
+def test_a_signal_that_comes_by_several_ways_counts_once(tmp_path: Path) -> None:
+    """The parents pass it on to a child that the group's signal has reached already."""
+    folder = village(tmp_path / "v", ['id = "long"\ncommand = ["sleep", "2"]\neffect = "once"'], SLEEP)
+    with started("work", folder, cwd=tmp_path) as process:
+        eventually(lambda: "long" in vivarium("task", "list", "--claimed", "-v", folder, cwd=tmp_path).out)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        out, _ = process.communicate(timeout=20)
+    assert "Finishing 1 running task" in out
+    assert "Stopping now" not in out
+    listed = vivarium("task", "list", "-v", folder, "--json", cwd=tmp_path).document
+    assert [one["state"] for one in listed] == ["done"]
+
+
+def test_further_processes_share_those_who_are_free_and_make_nobody(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v")
+    assert vivarium("pace", "2", "-v", folder, cwd=tmp_path).status == 0  # founds it
+    names = {one["name"] for one in vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document}
+    with started("work", folder, cwd=tmp_path) as first:
+        said(first, "at work; Ctrl-C ends it")
+        with started("work", folder, "--processes", "2", cwd=tmp_path) as second:
+            assert said(second, "Every active resident is at work in another process already")
+            assert said(second, "^Waiting for residents; Ctrl-C ends it")
+            ended(second)
+        ended(first)
+    with started("work", folder, "--processes", "2", cwd=tmp_path) as both:
+        said(both, "at work; Ctrl-C ends it")
+        ended(both)
+    found = {one["name"] for one in vivarium("resident", "list", "-v", folder, "--json", cwd=tmp_path).document}
+    assert found == names

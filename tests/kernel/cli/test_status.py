@@ -37,12 +37,21 @@ def test_a_cap_below_what_is_set_aside_is_shown_with_the_one_that_is_wanted(capp
 
 
 def test_a_village_whose_process_was_killed_lives_no_more_and_says_so(here: Here) -> None:
+    with (here.folder / "vivarium.toml").open("a") as settings:
+        settings.write('[commands]\nsandbox = "auto"\n[commands.allow]\nsleep = "sleep"\n')
+    assert here("task", "add", "--id", "long", "--timeout", "60", "--", "sleep", "60").status == 0
     with started("up", "--port", "0", cwd=here.folder) as process:
-        until(here, lambda found: found["state"] == "living")
+        until(here, lambda found: found["at_work"] == 1)
+        assert "; 1 at work\n" in here("status").out
         process.kill()  # what runs below it dies with it
         found = until(here, lambda found: any(one["gone"] for one in found["processes"]))
     assert found["state"] == "at rest"
-    assert "was killed; the next process that lives takes up what it held" in here("status").out
+    told = here("status").out
+    assert "was killed; the next process that lives takes up what it held" in told
+    assert "; 1 at work when the process was killed\n" in told
+    assert "\nwas at " in told
+    shown = here("task", "show", "long").out
+    assert "is gone" in shown and "who is at it" not in shown
 
 
 def test_a_village_that_is_only_served_is_at_rest(here: Here) -> None:

@@ -128,8 +128,8 @@ def test_the_tables_fit_eighty_columns_and_cut_no_name(tmp_path: Path) -> None:
     ended, thoughts = text[text.index(f"{name}-0\n") :].split("What models did:")
     thoughts = thoughts.split("\n\n")[0]
     assert [line for line in (ended + thoughts).splitlines() if len(line) > 80] == []
-    figures = r"model scripted:tools; usd 0; tokens in \d+"
-    for table, words in ((ended, r"status done; resident \w+"), (thoughts, figures)):
+    figures = r"model: scripted:tools; usd: 0; tokens in: \d+"
+    for table, words in ((ended, r"status: done; resident: \w+"), (thoughts, figures)):
         assert re.findall(rf"^{name}-(\d)\n    {words}", table, re.M) == ["0", "1", "2"], table
 
 

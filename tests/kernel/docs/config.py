@@ -41,6 +41,10 @@ What is wrong is told all at once, each problem with its path, and nothing is be
 with every setting explained; `vivarium settings show` says what is set and where.
 
 Amounts are written as decimals in quotes, such as `"0.10"`. A list in a variable is written with commas: `ada,ben`.
+A table in a variable is written as in TOML, and laid over the file's: `VIVARIUM_COMMANDS_ALLOW='{{ sort = "sort" }}'`,
+`VIVARIUM_MODELS_PRICES`, `VIVARIUM_LIMITS`, and for each plugin `VIVARIUM_PLUGINS_NAME='{{ key = 1 }}'`.
+
+What each resident may use, `[limits.NAME]`, and prices, `[models.prices]`, stand in [models.md](models.md).
 """
 PLUGINS = """## Plugins
 

@@ -312,3 +312,19 @@ def test_the_command_shows_residents_plugins_and_past_claims(tmp_path: Path, mon
     assert "scores     oldest_first 1.000, weight 1" in here("explain", "claim", "a").out
     assert here("explain", "claim", "nothing").status == 2
     assert here("explain", "claim", "b", "-r", "nobody").status == 2
+
+
+def test_what_safety_would_stop_is_told_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Here(small(tmp_path / "v", ['id = "out"\ncommand = ["cat", "/etc/passwd"]']), monkeypatch)
+    assert here("task", "add", "--from", "tasks.toml").status == 0
+    rule = "command.path: "
+    for more in ((), ("-r", "ada")):
+        told = here("explain", "claim", "out", *more).out
+        assert "safety" in told and f"refuses it: {rule}" in told
+    found = here("explain", "claim", "out", "--json").document
+    assert (found["safety"]["answer"], found["safety"]["rule"]) == ("deny", "command.path")
+    assert found["now"][0]["may"] is True  # a resident may claim it; safety is asked once it has
+    assert here("run").status == 1
+    told = here("explain", "claim", "out").out
+    assert told.startswith("out  blocked\n  reason") and rule in told
+    assert here("explain", "claim", "out", "--json").document["safety"] is None

@@ -124,6 +124,7 @@ def test_what_is_written_is_what_grew_so_that_a_new_number_counts_nothing_twice(
 def test_the_command_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder(tmp_path / "v")
     here = Here(path, monkeypatch)
+    here("pace", "1")  # founds it
     assert "Nothing is known yet" in here("plugins", "profile").out
     with opened(path, Busy, Wrong) as village:
         village.post(prompts(*"abc"))

@@ -35,6 +35,9 @@ def test_an_older_village_is_brought_up_to_date_and_lives(tmp_path: Path) -> Non
 def test_looking_at_an_older_village_brings_it_up_to_date_first(tmp_path: Path) -> None:
     path = folder(tmp_path / "v")
     of_before(path)
+    with contextlib.closing(sqlite3.connect(path / "vivarium.db", isolation_level=None)) as connection:
+        connection.execute("INSERT INTO village (id, created_at, pace_seconds, hour_seconds, since_at) "
+                           "VALUES (1, 0, 2, 10, 0)")  # fmt: skip
     shown = vivarium("status", "--json", cwd=path)
     assert shown.status == 0, shown.err
     assert shown.document["breakers"] == []

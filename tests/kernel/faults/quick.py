@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 
 FASTER = 40.0  # a second of the village is 25 ms
 START_AT = 1_750_000_000 * MICROS

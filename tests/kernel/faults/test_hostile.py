@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from sqlite_utils import Migrations
 from vivarium_kernel.health import FAILURES_IN_A_ROW
@@ -309,12 +310,15 @@ class Prober(Plugin):
 
     def mutate(self, *records: Any) -> None:
         for record in records:
-            for field in attrs.fields(type(record)):
+            names = [field.name for field in attrs.fields(type(record))] if attrs.has(type(record)) else [
+                field.name for field in msgspec.structs.fields(record)
+            ]  # fmt: skip
+            for name in names:
                 try:
-                    setattr(record, field.name, None)
-                except attrs.exceptions.FrozenInstanceError:
+                    setattr(record, name, None)
+                except AttributeError:
                     continue
-                self.changed.append(f"{type(record).__name__}.{field.name}")
+                self.changed.append(f"{type(record).__name__}.{name}")
 
     @hookimpl
     def claim_filter(self, resident: Resident, tasks: Any, view: Any) -> list[Any]:

@@ -10,8 +10,9 @@ import pytest
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.jobs import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import Effect, NewTask, Outcome, Review, Task
+from vivarium_kernel.records import NewTask, Outcome, Review, Task
 from vivarium_kernel.runtime import Runtime
+from vivarium_kernel.terms import Effect
 from vivarium_kernel.village import Village
 
 from vivarium_kernel import board, control, people

@@ -51,9 +51,9 @@ def copied(template: Path, to: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "fail", "times", "step"),
     [
-        ("pure", "full", 1, 1),
+        ("pure", "full", 1, 3),
         ("once", "full", 1, 1),
-        ("llm", "full", 1, 1),
+        ("llm", "full", 1, 2),
         ("llm", "unreadable", 1, 3),
         ("once", "broken", 1, 3),
         ("llm", "full", 12, 6),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -87,6 +88,25 @@ def test_whatever_an_implementation_raises_the_others_answers_stand(fault: Calla
         ("late", "check_safety"),
     }
     assert {Path(found.where.rpartition(":")[0]).parent for found in health.recent} == {Path(__file__).parent}
+
+
+def test_a_fault_is_told_with_the_plugins_own_line() -> None:
+    """However deep below it the error was raised, and where the kernel refused what it had returned."""
+    health = Health()
+
+    def deep(self: Any, task: Task) -> list[Section]:
+        json.loads("{")
+        return []
+
+    def wrong(self: Any, resident: Any, tasks: Any) -> Any:
+        return "Not these."
+
+    village = hooks(plugin("deep", enrich_prompt=deep), plugin("wrong", claim_filter=wrong), health=health)
+    assert village.enrich_prompt(RESIDENT, TASKS[0], View()) == []
+    village.claim_filter(RESIDENT, TASKS, View())
+    told = {found.plugin: found.where for found in health.recent}
+    first, written = (function.__code__.co_firstlineno for function in (deep, wrong))
+    assert told == {"deep": f"{__file__}:{first + 1}", "wrong": f"{__file__}:{written}"}
 
 
 async def coroutine() -> None:

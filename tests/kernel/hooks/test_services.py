@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol
 
 import pytest
@@ -122,3 +123,33 @@ def test_a_service_that_is_off_is_none(tmp_path: Path) -> None:
     (tmp_path / "vivarium.toml").write_text("")
     with Village(tmp_path, With(installed=False, plugins=(Asker,)), environ={}) as village:
         assert village.service("guests", Signs) is None
+
+
+@pytest.mark.promise("authorizer")
+@pytest.mark.parametrize("how", ["named", "subclass", "equal", "renamed"])
+def test_nobody_is_another_plugin_by_calling_itself_so(village: Village, how: str) -> None:
+    genuine, asker = village.plugins["guests"], village.plugins["asker"]
+
+    class Equal(Asker):
+        name = "guests"
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return hash(genuine)
+
+    if how == "renamed":
+        vars(asker)["name"] = "guests"
+    forged: Any = {
+        "named": SimpleNamespace(name="guests"),
+        "subclass": Guests(village, None),
+        "equal": Equal(village, None),
+        "renamed": asker,
+    }[how]
+    with pytest.raises((Forbidden, sqlite3.DatabaseError)):
+        village.store.call(
+            lambda tx, _: PluginTx(tx, "asker").of(forged).execute("INSERT INTO guests_book VALUES ('eve')"), None
+        )
+    with village.store.view() as view, pytest.raises((Forbidden, sqlite3.DatabaseError)):
+        view.plugin("asker").of(forged).read("SELECT name FROM guests_book")

@@ -124,9 +124,13 @@ def test_a_signal_that_comes_as_the_child_ends_does_not_hide_its_status() -> Non
 
 def in_terminal(scenario: str, *moments: str) -> tuple[str, int]:
     """Run the scenario on a terminal of its own, and press Ctrl-C whenever it has said the next of these words."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, str(STUCK), scenario])  # noqa: S606 - our own script
+    terminal, its_side = pty.openpty()
+    # Not pty.fork(): a fork of a process that has threads may hang before it becomes another program.
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, str(STUCK), scenario],  # noqa: S607 - of util-linux, as setpriv
+        stdin=its_side, stdout=its_side, stderr=its_side,
+    )  # fmt: skip
+    os.close(its_side)
     out = ""
     left = list(moments)
     deadline = time.monotonic() + 20
@@ -144,8 +148,7 @@ def in_terminal(scenario: str, *moments: str) -> tuple[str, int]:
             del left[0]
             os.write(terminal, b"\x03")
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    return out.replace("\r\n", "\n"), os.waitstatus_to_exitcode(status)
+    return out.replace("\r\n", "\n"), process.wait(20)
 
 
 def test_a_ctrl_c_counts_once_though_it_reaches_both_processes() -> None:

@@ -394,6 +394,7 @@ class ChangesTheLog(Rogue):
 @pytest.fixture
 def tidied() -> Iterator[None]:
     handlers = logging.getLogger().handlers[:]
+    KeepsAThread.stop.clear()
     yield
     KeepsAThread.stop.set()
     for file in KeepsAFile.kept:

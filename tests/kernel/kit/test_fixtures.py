@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from vivarium_kernel.errors import NotFound
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.testing import (
     Failing,
     RunCycles,
@@ -289,3 +289,18 @@ def test_loading_the_fixtures_costs_nothing_until_one_is_used(pytester_like: Cal
     )  # fmt: skip
     (line,) = [line for line in done.stderr.splitlines() if line.endswith("vivarium_kernel.testing.fixtures")]
     assert int(line.split("|")[1]) < 50_000  # microseconds, with the two packages above it
+
+
+@pytest.mark.village(plugins=[])
+@pytest.mark.parametrize("again", range(3))
+def test_a_command_takes_the_time_it_takes_on_the_villages_own_clock(
+    village: StagedVillage, run_cycles: RunCycles, virtual_clock: VirtualClock, again: int
+) -> None:
+    """Though a night passes in no time: a thread or a process that is at work is waited for."""
+    began = virtual_clock.monotonic()
+    task = village.task(command=("ls",))
+    run_cycles()
+    assert village.state(task) == "done"
+    assert virtual_clock.monotonic() - began < 20
+    virtual_clock.pass_time(hours=24)
+    assert virtual_clock.monotonic() - began > 24

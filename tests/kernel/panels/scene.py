@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 from attrs import field, frozen
 from kernel.api.scene import Reply, Served
 from vivarium_kernel.api.login import login_link
-from vivarium_kernel.records import NewTask, Role
+from vivarium_kernel.records import NewTask
+from vivarium_kernel.terms import Role
 
 from vivarium_kernel import Action, Actor, Panel, Plugin, Visit, hookimpl
 

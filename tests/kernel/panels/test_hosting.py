@@ -15,7 +15,7 @@ from vivarium_kernel.api.panels import Panel
 from vivarium_kernel.api.panels_hosting import STUCK, Hosting
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.plugins import switch_off
-from vivarium_kernel.records import Actor
+from vivarium_kernel.terms import Actor
 
 from .scene import FAULTS, HOSTILE, Page, Sky, Storm, look, session
 

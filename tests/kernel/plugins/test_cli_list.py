@@ -174,6 +174,44 @@ def test_info_shows_what_a_plugin_is_and_can_be_set_to(shelf: Shelf, here: Here)
     assert done.status == 2 and "Did you mean hats?" in done.err
 
 
+def test_a_run_says_each_thing_that_is_wrong_with_a_plugin_on_a_line_of_its_own(shelf: Shelf, here: Here) -> None:
+    shelf.put("hat-shop", "1.2", hats=_HATS)
+    settings(here, "[plugins.hats]\nbrim_tiles = 'wide'\ncolour = 'red'")
+    out = vivarium("run", cwd=here.folder, env={"PYTHONPATH": str(shelf.folder)}).out.splitlines()
+    said = [line.partition(" is left out: ")[2] for line in out if line.startswith("plugin hats is left out: ")]
+    assert sorted(line.split(":")[0] for line in said) == ["plugins.hats.brim_tiles", "plugins.hats.colour"]
+
+
+def test_what_a_run_left_out_is_listed_as_failed_until_a_run_takes_it_up(shelf: Shelf, here: Here) -> None:
+    shelf.put("hat-shop", "1.2", hats=_HATS)
+    path = {"PYTHONPATH": str(shelf.folder)}
+    settings(here, "[plugins.hats]\nbrim_tiles = 'wide'")
+    assert vivarium("run", cwd=here.folder, env=path).status == 0
+    found = listed(here)["hats"]
+    assert (found["state"], found["off_on"]) == ("failed", {})
+    assert "plugins.hats.brim_tiles" in found["cause"]
+    assert "hats is off on loading" in here("status").out
+    file = here.folder / "vivarium.toml"
+    file.write_text(file.read_text().replace("'wide'", "2"))
+    done = vivarium("run", cwd=here.folder, env=path)
+    assert (done.status, "hats" in done.out) == (0, False), done.out
+    assert listed(here)["hats"]["state"] == "on"
+    assert "hats is off" not in here("status").out
+
+
+def test_any_plugin_can_be_required(shelf: Shelf, here: Here) -> None:
+    """So that none is missing in silence whose review nobody else makes."""
+    shelf.put("hat-shop", "1.2", hats=_HATS)
+    path = {"PYTHONPATH": str(shelf.folder)}
+    required = 'safety_required = ["command_policy", "text_policy", "hats"]\n'
+    settings(here, required)
+    assert vivarium("run", cwd=here.folder, env=path).status == 0
+    settings(here, "[plugins.hats]\nbrim_tiles = 'wide'")
+    done = vivarium("run", cwd=here.folder, env=path)
+    assert done.status == 2
+    assert "These plugins are required and not on: hats." in done.err and "plugins.hats.brim_tiles" in done.err
+
+
 def test_hooks_are_listed_with_those_who_implement_them(shelf: Shelf, here: Here) -> None:
     shelf.put("hat-shop", "1.2", hats=_HATS)
     found = {one["hook"]: one for one in here("plugins", "hooks", "--json").document}

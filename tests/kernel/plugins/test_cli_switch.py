@@ -11,8 +11,8 @@ from kernel.cli.running import Here, vivarium
 from kernel.plugins.shelf import Shelf
 from vivarium_kernel.enabling import held, whole
 from vivarium_kernel.installed import claims, digest
-from vivarium_kernel.records import Actor
 from vivarium_kernel.registry import Registry, read, write
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import NewTask, audit, ledger, people

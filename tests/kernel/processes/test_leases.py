@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
 from kernel.faults.scene import (
     Deeds,
     asynchronously_until,
@@ -27,35 +24,20 @@ from vivarium_kernel.claiming import Claimed, Pick, Round
 from vivarium_kernel.clock import SimulatedClock, run_simulated
 from vivarium_kernel.errors import LeaseLapsed
 from vivarium_kernel.processes import Self
-from vivarium_kernel.records import MICROS, NewTask, Outcome, Task
+from vivarium_kernel.records import NewTask, Outcome, Task
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.settling import Settlement
 from vivarium_kernel.stepping import Holder, Intent, Result
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import board, claiming, processes, settling, stepping
 
+from .jumping import JumpingClock
 from .nursery import Nursery
 from .village_processes import acknowledged, found, opened, settled
 
 LEASE_SECONDS = 10.0
-
-
-class JumpingClock:
-    """The machine's clock, as somebody sets it forward and back; its monotonic time goes on evenly."""
-
-    def __init__(self) -> None:
-        self.chance = random.Random(1)
-        self.off_seconds = 0.0
-
-    def now(self) -> int:
-        return time.time_ns() // 1000 + int(self.off_seconds * MICROS)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def secret(self) -> str:
-        return secrets.token_urlsafe(16)
 
 
 class Scene:
@@ -274,10 +256,10 @@ def test_a_stopped_process_that_goes_on_after_its_lease_writes_nothing(tmp_path:
 # Clocks that jump
 
 
-async def through_jumps(village: Village, clock: JumpingClock, jumps: list[float]) -> list[int]:
+async def through_jumps(village: Village, clock: JumpingClock, jumps: list[float], count: int | None) -> list[int]:
     """Do tasks while the clock jumps; returns the village hours that were seen."""
     hours = []
-    async with asyncio.timeout(40), Runtime(village, 3, kind="work") as runtime:
+    async with asyncio.timeout(40), Runtime(village, count, kind="work") as runtime:
         for number, off in enumerate([0.0, *jumps]):
             clock.off_seconds = off
             with village.store.view() as view:
@@ -307,13 +289,14 @@ async def through_jumps(village: Village, clock: JumpingClock, jumps: list[float
     [[7_200.0], [-7_200.0], [86_400.0, 0.0], [-100.0, 100.0, 0.0], [9.0, 18.0, 27.0]],
     ids=["forward", "backward", "forward and back", "to and fro", "creeping"],
 )
+@pytest.mark.parametrize("count", [3, None], ids=["some", "all residents"])
 def test_a_clock_that_jumps_loses_and_repeats_nothing_and_moves_no_hour_back(
-    tmp_path: Path, jumps: list[float]
+    tmp_path: Path, jumps: list[float], count: int | None
 ) -> None:
     clock = JumpingClock()
     how = With(threaded=True, installed=False, plugins=(Deeds,))
     with Village(found(tmp_path / "village", LEASE_SECONDS), how, clock=clock, environ={}) as village:
-        hours = asyncio.run(through_jumps(village, clock, jumps))
+        hours = asyncio.run(through_jumps(village, clock, jumps, count))
         with village.store.view() as view:
             assert faults_of(view) == []
             assert effect_faults(village.folder, board.tasks(view)) == []
@@ -341,7 +324,7 @@ def test_leases_are_each_villages_own(tmp_path: Path) -> None:
 def test_a_claim_from_an_old_snapshot_takes_the_task_as_it_is_now(scene: Scene) -> None:
     """Between a round's look and its claim the task was tried elsewhere: its number and its steps must not be lost."""
     with scene.village.store.view() as view:
-        old: Task = evolve(board.task(view, "one"), state="open", attempts=0, continues=None)
+        old: Task = replace(board.task(view, "one"), state="open", attempts=0, continues=None)
     scene.clock.off_seconds = LEASE_SECONDS + 0.01
     assert scene.reap() == 1
     process = scene.joined()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vivarium_kernel.clock import MICROS, SystemClock
+from vivarium_kernel.clock import MICROS
+from vivarium_kernel.errors import StoreFull
+from vivarium_kernel.records import Task
+from vivarium_kernel.rounds import _starts
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village, With
 
-from vivarium_kernel import NewTask, Plugin, Refuse, board, hookimpl
+from vivarium_kernel import NewTask, Plugin, Refuse, Reject, Verdict, board, circuit, control, hookimpl, people, runtime
+
+from .jumping import JumpingClock
 
 SETTINGS = 'residents = ["ada"]\npace_seconds = 60\n'
 
@@ -79,6 +85,258 @@ def test_a_hundred_tasks_that_are_refused_in_the_transaction_hide_no_other(tmp_p
     lived(tmp_path, life, plugins=(Picky,))
 
 
+@pytest.mark.promise("nothing-hides-a-task")
+def test_a_run_ends_however_long_a_look_at_the_board_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look takes many beats: the resident is refused every task in the transaction."""
+
+    async def life(village: Village) -> None:
+        village.post([NewTask(id=f"t{n}", prompt="x") for n in range(600)])
+        async with Runtime(village, 3, until_done=True) as runtime, asyncio.timeout(20):
+            await runtime.run()
+        assert set(states(village).values()) == {"open"}
+
+    monkeypatch.setattr(runtime, "BEAT_SECONDS", 0.001)
+    lived(tmp_path, life, plugins=(Picky,))
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+@pytest.mark.parametrize("tried", [False, True])
+def test_tasks_that_wait_for_what_others_set_aside_hide_none_that_needs_nothing(tmp_path: Path, tried: bool) -> None:
+    """Forty stand in line for a cap that one long call has set aside; what is behind them is done meanwhile."""
+    settings = SETTINGS.replace('["ada"]', '["ada", "ben"]') + '[budgets]\nvillage_usd = "1"\n'
+
+    async def life(village: Village) -> None:
+        waiting = [NewTask(id=f"dear{n}", prompt="x", max_micros=MICROS) for n in range(40)]
+        village.post(
+            [NewTask(id="long", prompt="x", model="scripted:wait-60", max_micros=MICROS, priority=9), *waiting]
+        )
+        village.post([NewTask(id=f"free{n}", prompt="x", max_micros=0) for n in range(3)])
+        if tried:
+            village.store.call(_tried, None)
+        async with Runtime(village, 2):
+            await until(lambda: states(village)["free2"] == "done")
+            found = states(village)
+            assert {found.pop("long"), *(found.pop(f"free{n}") for n in range(3))} == {"claimed", "done"}
+            assert set(found.values()) == {"open"}
+
+    lived(tmp_path, life, settings)
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+@pytest.mark.parametrize("wanted", [None, "ada"])
+def test_many_small_tasks_keep_no_urgent_one_from_the_room_under_a_cap_that_it_needs(
+    tmp_path: Path, wanted: str | None
+) -> None:
+    async def life(village: Village) -> None:
+        small = [NewTask(id=f"s{n}", prompt="x", model="scripted:wait-0.2", max_micros=100_000) for n in range(60)]
+        village.post(small)
+        async with Runtime(village, 8, until_done=True) as runtime:
+            await until(lambda: "done" in states(village).values())
+            urgent = NewTask(
+                id="urgent", prompt="x", model="scripted:echo", max_micros=600_000, priority=9, wanted=wanted
+            )
+            await village.store.write(board.post, village.posting([urgent], "operator:test"))
+            await runtime.run()
+        with village.store.view() as view:
+            order = [row[0] for row in view.rows("SELECT task FROM attempts ORDER BY id")]
+        assert order.index("urgent") < 32
+
+    lived(tmp_path, life, SETTINGS + '[budgets]\nvillage_usd = "1"\n')
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_an_urgent_task_that_nobody_may_take_holds_up_none_that_fits_under_the_cap(tmp_path: Path) -> None:
+    async def life(village: Village) -> None:
+        long = NewTask(id="long", prompt="x", model="scripted:wait-60", max_micros=100_000, priority=99)
+        village.post([long])
+        async with Runtime(village, 4) as runtime:
+            await until(lambda: states(village) == {"long": "claimed"})
+            big = NewTask(id="big", prompt="x", model="scripted:echo", max_micros=950_000, priority=9)
+            small = [NewTask(id=f"mine{n}", prompt="x", model="scripted:echo", max_micros=100_000) for n in range(9)]
+            await village.store.write(board.post, village.posting([big, *small], "operator:test"))
+            await until(lambda: list(states(village).values()).count("done") == 9)
+            assert states(village)["big"] == "open"
+            assert runtime.rounds.refusals["big"]
+
+    lived(tmp_path, life, SETTINGS + '[budgets]\nvillage_usd = "1"\n', plugins=(Bigless,))
+
+
+class Bigless(Plugin):
+    """Nobody may take the big one."""
+
+    name = "bigless"
+
+    @hookimpl
+    def claim_filter(self, resident: Any, tasks: Any) -> list[Reject]:
+        return [Reject(task.id, "too big") for task in tasks if task.id == "big"]
+
+
+def _tried(tx: Any, _: None) -> None:
+    """Each was tried once, and has half of its budget left."""
+    tx.run("UPDATE tasks SET attempts = 1 WHERE id LIKE 'dear%'")
+    tx.run("UPDATE budgets SET spent = cap / 2 WHERE scope LIKE 'task:dear%'")
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_a_task_that_was_tried_needs_only_what_is_left_of_its_budget(tmp_path: Path) -> None:
+    settings = SETTINGS.replace('["ada"]', '["ada", "ben"]') + '[budgets]\nvillage_usd = "1.5"\n'
+
+    async def life(village: Village) -> None:
+        long = NewTask(id="long", prompt="x", model="scripted:wait-60", max_micros=MICROS, priority=9)
+        village.post([long])
+        async with Runtime(village, 2) as runtime:
+            await until(lambda: states(village) == {"long": "claimed"})
+            dear = village.posting([NewTask(id="dear", prompt="x", max_micros=MICROS)], "operator:test")
+            await village.store.write(control.switch, control.Switch("paused", True, "operator:test"))
+            await village.store.write(board.post, dear)
+            await village.store.write(_tried, None)
+            await village.store.write(control.switch, control.Switch("paused", False, "operator:test"))
+            runtime.rounds.kick()
+            await until(lambda: states(village) == {"long": "claimed", "dear": "done"})
+
+    lived(tmp_path, life, settings)
+
+
+@pytest.mark.parametrize("residents", [3, 70])
+def test_a_run_that_waited_for_a_model_ends_though_one_task_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, residents: int
+) -> None:
+    """A model that is left alone is waited for; a task of somebody who is paused is not, however many are at work."""
+
+    async def life(village: Village) -> None:
+        village.store.call(people.add, people.NewResident("zoe", "operator:test"))
+        village.store.call(people.change, people.Change("zoe", "paused", "operator:test", "a test"))
+        model = "scripted:echo"
+        village.post([NewTask(id="soon", prompt="x", model=model), NewTask(id="hers", prompt="x", wanted="zoe")])
+        breaker = village.circuit(model)
+        while not breaker.failed(village.clock.monotonic(), "planted"):
+            pass
+        async with Runtime(village, residents, until_done=True) as runtime, asyncio.timeout(40):
+            await runtime.run()
+        assert states(village) == {"soon": "done", "hers": "open"}
+
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 1.0)
+    lived(tmp_path, life, SETTINGS.replace("60", "0.5"))
+
+
+class Blind(Plugin):
+    """Can't judge the first texts that it is asked about."""
+
+    name = "blind"
+    guards = ("prompt",)
+    faults = 1
+    asked = 0
+
+    @hookimpl
+    async def check_safety(self, subject: Any) -> Verdict:
+        if subject.kind == "prompt":
+            Blind.asked += 1
+            if Blind.asked <= Blind.faults:
+                raise ValueError("planted")
+        return Verdict("allow", "blind.fine")
+
+
+@pytest.mark.parametrize(("faults", "residents", "state"), [(1, 1, "done"), (4, 4, "done"), (1_000, 1, "open")])
+def test_a_run_waits_for_a_check_that_could_not_judge_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: int, residents: int, state: str
+) -> None:
+    async def life(village: Village) -> None:
+        village.post([NewTask(id=f"t{n}", prompt="x", model="scripted:echo") for n in range(9)])
+        async with Runtime(village, residents, until_done=True) as runtime, asyncio.timeout(20):
+            await runtime.run()
+        assert set(states(village).values()) == {state}
+
+    monkeypatch.setattr(runtime, "GUARD_SECONDS", 3.5 * runtime.BEAT_SECONDS)  # it has to see the same at two beats
+    monkeypatch.setattr(Blind, "faults", faults)
+    monkeypatch.setattr(Blind, "asked", 0)
+    lived(tmp_path, life, plugins=(Blind,))
+
+
+def test_a_run_that_began_under_a_pause_waits_for_the_end_of_the_next_one(tmp_path: Path) -> None:
+    """It stays at the first, for somebody is still at work elsewhere."""
+
+    async def paused(village: Village, on: bool) -> None:
+        await village.store.write(control.switch, control.Switch("paused", on, "operator:test"))
+
+    async def life(village: Village) -> None:
+        village.post([NewTask(id="long", prompt="x", model="scripted:wait-3", priority=9)])
+        async with Runtime(village, 1, kind="work"):
+            await until(lambda: states(village)["long"] == "claimed")
+            await paused(village, True)
+            more = [NewTask(id=f"t{n}", prompt="x", model="scripted:wait-0.3") for n in range(9)]
+            await village.store.write(board.post, village.posting(more, "operator:test"))
+            async with Runtime(village, 1, until_done=True) as runtime:
+                running = asyncio.ensure_future(runtime.run())
+                await asyncio.sleep(0.5)
+                await paused(village, False)
+                await until(lambda: "done" in states(village).values())
+                await paused(village, True)
+                await until(lambda: "claimed" not in states(village).values())
+                await asyncio.sleep(1.0)
+                assert not running.done() and "open" in states(village).values()
+                await paused(village, False)
+                async with asyncio.timeout(15):
+                    await running
+        assert set(states(village).values()) == {"done"}
+
+    lived(tmp_path, life, SETTINGS.replace('["ada"]', '["ada", "ben"]'))
+
+
+class Refusing(Plugin):
+    """Refuses all but one, before any transaction, and takes its time for it."""
+
+    name = "refusing"
+
+    @hookimpl
+    def claim_filter(self, resident: Any, tasks: Any) -> list[Reject]:
+        time.sleep(0.04)
+        return [Reject(task.id, "never") for task in tasks if task.id != "mine"]
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_what_opens_while_a_long_board_is_looked_through_is_seen_at_once_and_the_loop_goes_on(tmp_path: Path) -> None:
+    async def life(village: Village) -> None:
+        village.post([NewTask(id=f"t{n}", prompt="x") for n in range(20_000)])
+        async with Runtime(village, 1) as runtime:
+            await until(lambda: bool(runtime.rounds.waiting and runtime.rounds.idle))
+            runtime.rounds.kick()
+            (waiting,) = runtime.rounds._waiting.values()
+            await until(lambda: waiting.cursor is not None)  # in the midst of it: somebody else has a turn
+            mine = village.posting([NewTask(id="mine", prompt="x", priority=9)], "operator:test")
+            await village.store.write(board.post, mine)
+            assert waiting.cursor is not None, "the look was over before the task was there"
+            await until(lambda: states(village)["mine"] == "done", 20.0)
+
+    lived(tmp_path, life, plugins=(Refusing,))
+
+
+class Hatless(Plugin):
+    """Only one resident may take what is urgent, and it is not the first who asks."""
+
+    name = "hatless"
+
+    @hookimpl
+    def claim_filter(self, resident: Any, tasks: Any) -> list[Reject]:
+        return [Reject(task.id, "it needs a hat") for task in tasks if task.priority and resident.name != "cyn"]
+
+
+def test_who_may_not_take_what_is_urgent_keeps_nobody_from_it(tmp_path: Path) -> None:
+    """The first of a round begins to weigh at the most urgent task; so does everybody, where that one may not."""
+
+    async def life(village: Village) -> None:
+        village.post([NewTask(id=f"t{n}", prompt="x", model="scripted:echo") for n in range(30)])
+        village.post([NewTask(id=f"urgent{n}", prompt="x", model="scripted:echo", priority=9) for n in range(2)])
+        async with Runtime(village, 3, until_done=True) as runtime:
+            await runtime.run()
+        with village.store.view() as view:
+            begun = [
+                row[0] for row in view.rows("SELECT task FROM attempts WHERE resident = 'cyn' ORDER BY id LIMIT 2")
+            ]
+        assert begun == ["urgent0", "urgent1"]
+
+    lived(tmp_path, life, SETTINGS.replace('["ada"]', '["ada", "ben", "cyn"]'), plugins=(Hatless,))
+
+
 class Posting(Plugin):
     """Posts a task in the very commit in which it refuses another, once."""
 
@@ -118,26 +376,105 @@ def test_what_opens_while_a_round_is_committed_is_seen_at_once(tmp_path: Path) -
     lived(tmp_path, life, plugins=(Posting,))
 
 
-class Jumping(SystemClock):
-    """A real clock that a test may set forward."""
+@pytest.mark.promise("nothing-hides-a-task")
+def test_a_run_does_not_end_over_what_another_process_has_just_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seen a board that nobody wants anything of; the moment it decides to end, there is more."""
+    left, told = board.left, []
 
-    ahead = 0
+    async def life(village: Village) -> None:
+        village.post([NewTask(id="never", prompt="x")])
 
-    def now(self) -> int:
-        return super().now() + self.ahead
+        def and_post(view: Any) -> tuple[bool, bool]:
+            found = left(view)
+            if found == (True, False) and not told:
+                told.append(True)
+                with Village(tmp_path, With(threaded=False, installed=False), environ={}) as other:
+                    other.post([NewTask(id="late", prompt="x")])
+            return found
+
+        monkeypatch.setattr(board, "left", and_post)
+        async with Runtime(village, 1, until_done=True) as runtime, asyncio.timeout(20):
+            await runtime.run()
+        assert states(village) == {"never": "open", "late": "done"}
+
+    lived(tmp_path, life, plugins=(Posting,))
+    assert told
+
+
+def test_a_claim_that_the_disk_refused_is_asked_again_in_a_moment(tmp_path: Path) -> None:
+    """And not only after the pace, nor when somebody posts something."""
+
+    async def life(village: Village) -> None:
+        village.post([NewTask(id=f"t{n}", prompt="x", model="scripted:wait-0.4") for n in range(4)])
+        async with Runtime(village, 1):
+            write, claims = village.store.write, 0
+
+            def and_refuse(fn: Any, item: Any, **more: Any) -> Any:
+                nonlocal claims
+                claims += fn.__name__ == "claim"
+                if fn.__name__ == "claim" and claims in (2, 3):
+                    refused = asyncio.get_running_loop().create_future()
+                    refused.set_exception(StoreFull("store.full", "the disk is full"))
+                    return refused
+                return write(fn, item, **more)
+
+            village.store.write = and_refuse  # type: ignore[method-assign]
+            await until(lambda: set(states(village).values()) == {"done"})
+            assert claims > 4
+
+    lived(tmp_path, life)
 
 
 def test_a_clock_that_jumps_past_the_lease_ends_no_run(tmp_path: Path) -> None:
-    clock = Jumping()
+    clock = JumpingClock()
 
     async def life(village: Village) -> None:
         village.post([NewTask(id=f"t{n}", prompt="x", model="scripted:wait-0.05") for n in range(8)])
         async with Runtime(village, 1, until_done=True) as runtime:
             running = asyncio.ensure_future(runtime.run())
             await until(lambda: "done" in states(village).values())
-            clock.ahead = 3600 * MICROS
+            clock.off_seconds = 3600
             async with asyncio.timeout(20):
                 await running
         assert set(states(village).values()) == {"done"}
 
     lived(tmp_path, life, clock=clock)
+
+
+@pytest.mark.parametrize("residents", [1, 3, 7])
+def test_many_who_look_at_once_take_what_is_most_urgent(tmp_path: Path, residents: int) -> None:
+    """Whoever begins a round with others begins none that is less urgent than one that nobody has."""
+    names = [f"r{number}" for number in range(residents)]
+    urgency = [0] * 40 + [900] * 4 + [5] * 3
+
+    async def life(village: Village) -> None:
+        village.post(
+            [NewTask(id=f"t{n}", prompt="x", model="scripted:echo", priority=how) for n, how in enumerate(urgency)]
+        )
+        async with Runtime(village, residents, until_done=True) as runtime:
+            await runtime.run()
+        with village.store.view() as view:
+            begun = [row[0] for row in view.rows(
+                "SELECT t.priority FROM attempts a JOIN tasks t ON t.id = a.task ORDER BY a.started_at, t.priority DESC"
+            )]  # fmt: skip
+        assert begun == sorted(urgency, reverse=True)
+
+    lived(tmp_path, life, f"residents = {names}\npace_seconds = 60\n".replace("'", '"'))
+
+
+@pytest.mark.parametrize(
+    ("priorities", "count", "starts"),
+    [
+        ([], 2, [0, 0]),
+        ([0] * 12, 3, [0, 4, 8]),
+        ([0] * 2, 3, [0, 1, 0]),
+        ([9, 9, 9, 9, 0, 0, 0, 0], 2, [0, 2]),
+        ([9, 0, 0, 0, 0, 0, 0, 0], 3, [0, 1, 4]),
+        ([9, 5, 0], 5, [0, 1, 2, 0, 1]),
+    ],
+)
+def test_where_residents_begin_to_weigh(priorities: list[int], count: int, starts: list[int]) -> None:
+    window = [Task(number, f"t{number}", "llm", priority=each) for number, each in enumerate(priorities)]
+    assert _starts(window, count) == starts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from vivarium_kernel.clock import SimulatedClock
 from vivarium_kernel.processes import Reap, Register, Self, this_process
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import control, processes

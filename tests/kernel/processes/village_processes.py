@@ -13,10 +13,11 @@ from typing import Any
 from kernel.faults.scene import Deeds, mark
 from vivarium_kernel.jobs import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import MICROS, NewTask, Outcome
+from vivarium_kernel.records import NewTask, Outcome
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.settling import Settled
 from vivarium_kernel.store import Tx
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.village import Village, With
 
 from vivarium_kernel import board, control

@@ -313,7 +313,7 @@ def test_settings_made_by_a_program_are_checked_as_well() -> None:
 
 def test_reading_settings_costs_nothing_until_they_are_read() -> None:
     script = (
-        "import sys, vivarium_kernel.settings, vivarium_kernel.settings_text, vivarium_kernel.taskfile\n"
+        "import sys, vivarium_kernel.settings, vivarium_kernel.settings_text\n"
         "print(*sorted({'cattrs', 'tomllib', 'json', 'difflib', 'decimal', 'sqlite3', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -340,7 +340,7 @@ ANY_TABLES = {
 }
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.fixed_dictionaries({}, optional={**{name: VALUES for name in SECTIONS}, **ANY_TABLES, "sandbox": VALUES}),
     st.dictionaries(st.sampled_from([leaf.variables[0] for leaf in leaves()]), st.text(max_size=10), max_size=4),
@@ -357,3 +357,36 @@ def test_any_table_and_environment_give_settings_or_problems_with_paths(
         assert isinstance(got.settings, Settings)
         assert set(got.sources) >= {leaf.path for leaf in leaves()}
         assert rows(got)
+
+
+def test_a_table_in_a_variable_is_laid_over_the_files(folder: Path) -> None:
+    (folder / "vivarium.toml").write_text(
+        '[commands.allow]\nsort = "sort"\nuniq = "uniq"\n[plugins.hats]\nbrim_tiles = 1\nfeathers = 2.5\n'
+    )
+    found = load(folder, {
+        "VIVARIUM_COMMANDS_ALLOW": '{ sort = "/usr/bin/sort", cmp = "cmp" }',
+        "VIVARIUM_MODELS_PRICES": '{ "vllm:tiny" = { second_usd = "0.0001" } }',
+        "VIVARIUM_LIMITS": "{ ada = { tool_calls = 5 } }",
+        "VIVARIUM_PLUGINS_HATS": "{ brim_tiles = 3 }",
+    })  # fmt: skip
+    settings = found.settings
+    assert settings.commands.allow == {"sort": "/usr/bin/sort", "uniq": "uniq", "cmp": "cmp"}
+    assert settings.models.prices["vllm:tiny"].second_micros == 100
+    assert settings.limits["ada"].tool_calls == 5
+    assert settings.plugins["hats"] == {"brim_tiles": 3, "feathers": 2.5}
+    assert found.sources["commands.allow.cmp"].where == "VIVARIUM_COMMANDS_ALLOW"
+    assert found.sources["commands.allow.uniq"].kind == "file"
+
+
+@pytest.mark.parametrize("text", ["sort", "[1]", "{ sort = }", "{ a = 1 } b = 2"])
+def test_a_wrong_table_in_a_variable_is_named(folder: Path, text: str) -> None:
+    [problem] = problems(folder, VIVARIUM_COMMANDS_ALLOW=text)
+    assert problem.where == "VIVARIUM_COMMANDS_ALLOW"
+    assert "must be a TOML table" in problem.message
+
+
+def test_what_is_wrong_in_a_table_of_a_variable_is_told_at_its_path(folder: Path) -> None:
+    [problem] = problems(folder, VIVARIUM_LIMITS="{ ada = { tool_cals = 5 } }")
+    assert problem.path.startswith("limits.ada") and "tool_cal" in str(problem)
+    [problem] = problems(folder, VIVARIUM_PLUGINS_ALOW="x")
+    assert problem.message == "unknown variable"

@@ -281,7 +281,7 @@ LIKELY: dict[str, Any] = {
 TASKS = st.fixed_dictionaries({}, optional={key: LIKELY.get(key, VALUES) | VALUES for key in [*keys(), "odd"]})
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(TASKS)
 def test_any_table_becomes_a_task_or_a_task_file_error(raw: dict[str, Any]) -> None:
     try:
@@ -294,7 +294,7 @@ def test_any_table_becomes_a_task_or_a_task_file_error(raw: dict[str, Any]) -> N
         assert new.id == raw["id"]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(lines=st.lists(TASKS.map(lambda raw: json.dumps(raw, default=str)) | st.text(max_size=20), max_size=5))
 def test_any_text_becomes_tasks_or_a_task_file_error(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]

@@ -36,6 +36,7 @@ class Task:
     continues: int | None = None
     attempts: int = 0
     approved: bool = False
+    lost_a_need: bool = False  # what it failed for
 
     def shown(self) -> tuple[Any, ...]:
         return (
@@ -119,6 +120,7 @@ class Board:
         task.state, task.parked_for, task.wake_at = state, None, None
         for other in [t for t in self.tasks.values() if task.id in t.needs and t.state == "waiting"]:
             if state != "done":
+                other.lost_a_need = True
                 self._end(other, "failed")
             elif all(self.tasks[need].state == "done" for need in other.needs):
                 if other.wake_at is not None and other.wake_at > self.now:
@@ -137,34 +139,63 @@ class Board:
             return ["village.halted" if self.halted else "village.paused"] * len(picks)
         if self.leases.get(process, -1) < self.now:
             return ["process.lapsed"] * len(picks)
-        answers: list[Any] = ["taken"] * len(picks)
-        taken: dict[int, Task] = {}
+        answers: list[Any] = [None] * len(picks)
+        taken: list[Task] = []
+        tried: dict[int, list[Task]] = {place: [] for place in range(len(picks))}
         free = {n for n, r in self.residents.items() if r.state == "active" and self.running(n) is None}
-        for place, (name, wishes, _) in enumerate(picks):
-            if name not in free:
-                answers[place] = "resident.busy"
+        looking = list(tried)
+        while looking:  # who was refused a wish looks at its next ones, once all others have theirs
+            winners = self._match(picks, looking, free, taken, tried, answers)
+            looking = []
+            for place, task in winners.items():
+                refused = self._set_aside(task, picks[place][0])
+                if isinstance(refused, str):
+                    answers[place] = answers[place] or refused
+                    tried[place].append(task)
+                    looking.append(place)
+                    continue
+                taken.append(task)
+                answers[place] = self._claimed(process, task, picks[place][0], picks[place][2], refused)
+        return answers
+
+    def _match(
+        self,
+        picks: list[tuple[str, list[tuple[str, int]], bytes | None]],
+        looking: list[int],
+        free: set[str],
+        taken: list[Task],
+        tried: dict[int, list[Task]],
+        answers: list[Any],
+    ) -> dict[int, Task]:
+        """Each of those that look its best wish that is left; what there is none for is answered."""
+        winners: dict[int, Task] = {}
+        matched: set[str] = set()
+        for place in looking:
+            name, wishes, _ = picks[place]
+            if name not in free or name in matched:
+                answers[place] = answers[place] or "resident.busy"
                 continue
             for wish, tries in wishes:
                 task = self.tasks.get(wish)
-                if task is not None and (task.state, task.attempts) == ("open", tries) and task not in taken.values():
-                    taken[place] = task
-                    free.remove(name)
+                if task is None or (task.state, task.attempts) != ("open", tries):
+                    continue
+                if task not in taken and task not in winners.values() and task not in tried[place]:
+                    winners[place] = task
+                    matched.add(name)
                     break
-        for place, task in taken.items():
-            name, _, token = picks[place]
-            refused = self._set_aside(task, name)
-            if isinstance(refused, str):
-                answers[place] = refused
-                continue
-            task.state, task.wake_at, task.attempts = "claimed", None, task.attempts + 1
-            self.residents[name].cycles += 1
-            number = len(self.attempts) + 1
-            self.attempts[number] = Attempt(
-                number, task.id, name, (None, token) if token else (process, None),
-                self.now + 20 * SECOND if token else None, refused, self.now // DAY, task.continues,
-            )  # fmt: skip
-            answers[place] = number
-        return answers
+            else:
+                answers[place] = answers[place] or "taken"
+        return winners
+
+    def _claimed(self, process: int, task: Task, name: str, token: bytes | None, reserved: int) -> int:
+        task.state, task.wake_at, task.attempts = "claimed", None, task.attempts + 1
+        self.residents[name].cycles += 1
+        number = len(self.attempts) + 1
+        self.attempts[number] = Attempt(
+            number, task.id, name, (None, token) if token else (process, None),
+            self.now + 20 * SECOND if token else None, reserved, self.now // DAY, task.continues,
+        )  # fmt: skip
+        return number
 
     def scopes(self, task: str, resident: str, day: int) -> list[str]:
         found = [f"task:{task}", "village", f"resident-day:{resident}:{day}", f"village-day:{day}"]
@@ -187,6 +218,9 @@ class Board:
         scopes = self.scopes(task.id, resident, self.now // DAY)
         for scope in scopes:
             if sum(self.budgets[scope][1:]) + left > self.budgets[scope][0]:
+                cap, _, spent = self.budgets[scope]
+                if spent + left <= cap:
+                    return "budget.cap"  # it stays open: what is set aside comes back
                 if scope.startswith("village"):
                     tomorrow = (self.now // DAY + 1) * DAY if scope != "village" else None
                     task.state, task.parked_for, task.wake_at = "parked", "quota", tomorrow
@@ -353,17 +387,33 @@ class Board:
                 self.settle(attempt.id, None, "cancelled")
             else:
                 self._end(task, "cancelled")
-        elif task.state in ("claimed", "open", "waiting", "done"):
-            return "board.state"
         else:
-            if attempt is not None:
-                self.settle(attempt.id, None, "released")
-            lacks = any(self.tasks[need].state != "done" for need in task.needs)
-            task.state, task.parked_for, task.wake_at = "waiting" if lacks else "open", None, None
-            task.failures = task.faults = 0
-            task.declined, task.continues, task.held_for = (), None, task.wanted
-            task.retry_until_at = max(task.retry_until_at, self.now + task.retry_until_at - task.posted_at)
+            return self._requeue(task, attempt)
         return None
+
+    def _requeue(self, task: Task, attempt: Attempt | None) -> str | None:
+        if task.state in ("claimed", "open", "waiting", "done"):
+            return "board.state"
+        if self._has_lost_a_need(task):
+            return "board.needs"
+        if attempt is not None:
+            self.settle(attempt.id, None, "released")
+        self._put_back(task)
+        return None
+
+    def _has_lost_a_need(self, task: Task) -> bool:
+        return any(self.tasks[need].state in ENDED and self.tasks[need].state != "done" for need in task.needs)
+
+    def _put_back(self, task: Task) -> None:
+        lacks = any(self.tasks[need].state != "done" for need in task.needs)
+        task.state, task.parked_for, task.wake_at = "waiting" if lacks else "open", None, None
+        task.failures = task.faults = 0
+        task.declined, task.continues, task.held_for = (), None, task.wanted
+        task.retry_until_at = max(task.retry_until_at, self.now + task.retry_until_at - task.posted_at)
+        task.lost_a_need = False
+        for other in [t for t in self.tasks.values() if task.id in t.needs and t.lost_a_need]:
+            if other.state == "failed" and not self._has_lost_a_need(other):
+                self._put_back(other)
 
     def decline(self, name: str, resident: str) -> str | None:
         task, attempt = self.tasks[name], self.running(resident)

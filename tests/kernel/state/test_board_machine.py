@@ -128,7 +128,7 @@ class BoardMachine(RuleBasedStateMachine):
     @rule(place=PLACES, seconds=st.sampled_from([5.0, LEASE_SECONDS, 2_000.0]))
     def renew(self, place: int, seconds: float) -> None:
         number = place % (max(self.model.leases, default=0) + 1)
-        self.ask(Asked(processes.renew, (number, seconds), lambda: self.model.renew(number, seconds)))
+        self.ask(Asked(processes.renew, processes.Renewal(number, seconds), lambda: self.model.renew(number, seconds)))
 
     @rule(place=PLACES, keep=st.booleans())
     def leave(self, place: int, keep: bool) -> None:

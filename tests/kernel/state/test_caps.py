@@ -107,6 +107,52 @@ def test_the_cap_of_a_residents_day_that_is_set_while_it_works_counts_what_it_ho
     assert refused.rule == "budget.cap"
 
 
+@pytest.mark.promise("caps-hold", "budget-returns")
+@pytest.mark.parametrize("kind", ["village", "village-day"])
+def test_what_others_have_set_aside_makes_a_task_wait_for_them_and_what_was_spent_for_more_of_the_cap(
+    scene: Scene, kind: str
+) -> None:
+    line = f"{kind.replace('-', '_')}_usd = "
+    opened_with(scene, line + "2")
+    post(scene, *dollars("a", "b", "c"))
+    process = joined(scene)
+    ada, ben = claimed(scene, process, "ada", "ben")
+    (cyn,) = claimed(scene, process, "cyn")
+    assert (cyn.rule, state(scene, "c")) == ("budget.cap", ("open", None))
+    assert "Wait for what is set aside to come back" in cyn.reason
+    end(scene, ada)  # it spent nothing
+    (cyn,) = claimed(scene, process, "cyn")
+    end(scene, ben, 1)
+    end(scene, cyn, 1)
+
+    (dov,) = claimed(scene, process, "dov")
+    assert (dov.rule, state(scene, "c")) == ("budget.cap", ("parked", "quota"))
+    opened_with(scene, line + "2")
+    assert state(scene, "c") == ("parked", "quota")
+    opened_with(scene, line + "3")
+    assert state(scene, "c") == ("open", None)
+    (dov,) = claimed(scene, process, "dov")
+    end(scene, dov, 1)
+    assert (budget(scene, kind), paid(scene)) == ((3, 0, 3, None), 3)
+
+
+def state(scene: Scene, name: str) -> tuple[str, str | None]:
+    ((now, parked_for),) = scene.rows("SELECT state, parked_for FROM tasks WHERE id = ?", (name,))
+    return now, parked_for
+
+
+@pytest.mark.promise("caps-hold")
+def test_a_cap_that_is_lifted_lets_go_on_what_waited_for_it(scene: Scene) -> None:
+    opened_with(scene, "village_usd = 1")
+    post(scene, *dollars("a", each=2))
+    process = joined(scene)
+    (ada,) = claimed(scene, process, "ada")
+    assert ada.rule == "budget.cap"
+    assert state(scene, "a") == ("parked", "quota")
+    opened_with(scene)
+    assert state(scene, "a") == ("open", None)
+
+
 @pytest.mark.promise("caps-hold")
 def test_what_was_set_aside_before_its_cap_may_be_spent_is_counted_and_stops_all_else(scene: Scene) -> None:
     post(scene, *dollars("a", "b", "c"))

@@ -12,13 +12,15 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from vivarium_kernel.builtin.rewards import RewardPhysics, reward_micros
 from vivarium_kernel.builtin.text_policy import LONGEST, judge, plain
 from vivarium_kernel.builtin.verifier import Verifier
 from vivarium_kernel.prompting import assemble
-from vivarium_kernel.records import MICROS, Outcome, Section, Task
+from vivarium_kernel.records import Outcome, Section, Task
 from vivarium_kernel.settling import Next, Retries, Settlement, after, backoff_micros
 from vivarium_kernel.stepping import fenced
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.village_time import NOT_FOUNDED, Times, hour_length_seconds
 
 STEADY = Retries(jitter=0.0)
@@ -44,28 +46,28 @@ def backs_off(seconds: float, **counts: int) -> Next:
         # Counted: the task's own failure and a rejected outcome, to max_attempts.
         (TASK, ending("failed", "task"), backs_off(0.5, failures=1)),
         (TASK, ending("rejected"), backs_off(0.5, failures=1)),
-        (evolve(TASK, failures=1), ending("rejected"), backs_off(1.0, failures=2)),
-        (evolve(TASK, failures=2), ending("failed", "task"), Next("failed", "r", failures=3, ended=True)),
-        (evolve(TASK, max_attempts=1), ending("rejected"), Next("failed", "r", failures=1, ended=True)),
+        (replace(TASK, failures=1), ending("rejected"), backs_off(1.0, failures=2)),
+        (replace(TASK, failures=2), ending("failed", "task"), Next("failed", "r", failures=3, ended=True)),
+        (replace(TASK, max_attempts=1), ending("rejected"), Next("failed", "r", failures=1, ended=True)),
         # Never right as it is: failed at once, uncounted.
         (TASK, ending("failed", "invalid"), Next("failed", "r", ended=True)),
         # Uncounted: a provider's fault, a lost worker; until the deadline.
         (TASK, ending("released", "provider"), backs_off(0.5, faults=1)),
-        (evolve(TASK, faults=3), ending("released", "provider"), backs_off(4.0, faults=4)),
-        (evolve(TASK, faults=30), ending("released", "provider"), backs_off(300.0, faults=31)),
+        (replace(TASK, faults=3), ending("released", "provider"), backs_off(4.0, faults=4)),
+        (replace(TASK, faults=30), ending("released", "provider"), backs_off(300.0, faults=31)),
         (TASK, ending("lapsed"), Next("open", "r", faults=1)),
-        (evolve(TASK, faults=1), ending("lapsed"), backs_off(1.0, faults=2)),
+        (replace(TASK, faults=1), ending("lapsed"), backs_off(1.0, faults=2)),
         (
-            evolve(TASK, retry_until_at=NOW), ending("released", "provider"),
+            replace(TASK, retry_until_at=NOW), ending("released", "provider"),
             Next("failed", "r (tried until its deadline)", faults=1, ended=True),
         ),
-        (evolve(TASK, retry_until_at=NOW + 1), ending("lapsed"), Next("open", "r", faults=1)),
+        (replace(TASK, retry_until_at=NOW + 1), ending("lapsed"), Next("open", "r", faults=1)),
         # Given back or declined: no cost at all.
-        (evolve(TASK, failures=2, faults=5), ending("released"), Next("open", "r", failures=2, faults=5)),
+        (replace(TASK, failures=2, faults=5), ending("released"), Next("open", "r", failures=2, faults=5)),
         (TASK, ending("released", declined=True), Next("open", "r", declined=("ada",))),
-        (evolve(TASK, declined=("b",)), ending("released", declined=True), Next("open", "r", declined=("b", "ada"))),
+        (replace(TASK, declined=("b",)), ending("released", declined=True), Next("open", "r", declined=("b", "ada"))),
         (
-            evolve(TASK, wanted="ada"), ending("released", declined=True),
+            replace(TASK, wanted="ada"), ending("released", declined=True),
             Next("parked", "r", "answer", declined=("ada",)),
         ),
         # Parked: for what, and until when.
@@ -258,12 +260,12 @@ COMMAND = Task(1, "a", "command", command=("ls",), timeout_seconds=2.0)
         (COMMAND, Outcome(exit_code=-9, timed_out=True), ("reject", 0.90), "it ran longer than its 2 s"),
         (COMMAND, Outcome(), ("reject", 0.90), "it has no exit code"),
         (Task(1, "a", "llm"), Outcome(answer="42"), ("accept", 0.95), ""),
-        (evolve(COMMAND, files=("there.txt",)), Outcome(exit_code=0), ("accept", 0.95), ""),
-        (evolve(COMMAND, files=("none.txt",)), Outcome(exit_code=0), ("reject", 0.90), "don't exist: none.txt"),
-        (evolve(COMMAND, files=("../outside.txt",)), Outcome(exit_code=0), ("reject", 0.90), "../outside.txt"),
-        (evolve(COMMAND, files=("folder",)), Outcome(exit_code=0), ("reject", 0.90), "folder"),
-        (evolve(COMMAND, files=("link.txt",)), Outcome(exit_code=0), ("reject", 0.90), "link.txt"),
-        (evolve(COMMAND, files=("none.txt",)), Outcome(exit_code=3), ("reject", 0.90), "exit code 3; it claims"),
+        (replace(COMMAND, files=("there.txt",)), Outcome(exit_code=0), ("accept", 0.95), ""),
+        (replace(COMMAND, files=("none.txt",)), Outcome(exit_code=0), ("reject", 0.90), "don't exist: none.txt"),
+        (replace(COMMAND, files=("../outside.txt",)), Outcome(exit_code=0), ("reject", 0.90), "../outside.txt"),
+        (replace(COMMAND, files=("folder",)), Outcome(exit_code=0), ("reject", 0.90), "folder"),
+        (replace(COMMAND, files=("link.txt",)), Outcome(exit_code=0), ("reject", 0.90), "link.txt"),
+        (replace(COMMAND, files=("none.txt",)), Outcome(exit_code=3), ("reject", 0.90), "exit code 3; it claims"),
     ],
 )  # fmt: skip
 def test_the_verifier_reads_facts(

@@ -15,7 +15,19 @@ from vivarium_kernel.settling import wake_for_keys
 from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, VirtualClock, rows
 from vivarium_kernel.village import Village, With
 
-from vivarium_kernel import NewTask, Plugin, Price, ProviderFault, Reply, Request, Resident, Usage, board, hookimpl
+from vivarium_kernel import (
+    NewTask,
+    Plugin,
+    Price,
+    ProviderFault,
+    Reply,
+    Request,
+    Resident,
+    Usage,
+    board,
+    breakers,
+    hookimpl,
+)
 
 
 class Mine:
@@ -72,7 +84,7 @@ def test_what_nobody_provides_stands_before_nothing_when_a_claim_is_explained(vi
 
 @contextlib.contextmanager
 def plain(folder: Path, names: Sequence[str], settings: str = "", *plugins: type[Plugin]) -> Any:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     listed = ", ".join(f'"{name}"' for name in names)
     (folder / "vivarium.toml").write_text(f"residents = [{listed}]\n{settings}")
     with Village(folder, With(threaded=True, plugins=plugins), environ={}) as village:
@@ -179,3 +191,82 @@ def test_a_wrong_key_opens_no_breaker_and_ends_no_probe_for_good(
         run_cycles()
     assert rows(village, "SELECT count(*) FROM tasks WHERE parked_for = 'key'") == [(1,)]
     assert rows(village, "SELECT count(*) FROM tasks WHERE state = 'done'") == [(6,)]
+
+
+class Odd(Mine):
+    """Fails in the way that it is told to."""
+
+    name = "odd"
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def price(self, model: str) -> Price:
+        if self.where == "price":
+            raise RuntimeError("boom")
+        return super().price(model)
+
+    async def complete(self, request: Request) -> Any:
+        if self.where == "call":
+            raise RuntimeError("boom")
+        return "a text" if self.where == "answer" else Reply("Odd.", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("where", "said", "step"),
+    [("price", "RuntimeError: boom (", None), ("call", "RuntimeError: boom (", "unknown"),
+     ("answer", "answered no sound Reply", "unknown"), ("usage", "answered no sound Reply", "unknown")],
+)  # fmt: skip
+@pytest.mark.promise("faults-stay-with-their-plugin", "uncounted-faults")
+def test_a_provider_that_fails_switches_off_nobody_else(
+    village: StagedVillage, run_cycles: RunCycles, where: str, said: str, step: str | None
+) -> None:
+    village.add_provider(Odd(where))
+    for _ in range(8):
+        village.task("Say.", model="odd:x")
+    run_cycles(6)
+    well = village.task("Say.", model="scripted:echo", priority=1)
+    run_cycles(1)
+    assert village.state(well) == "done"
+    assert rows(village, "SELECT plugin FROM breakers") == []
+    found = rows(village, "SELECT DISTINCT state, failures, reason FROM tasks WHERE faults > 0")
+    assert found and all(state in ("open", "parked") and failures == 0 for state, failures, _ in found)
+    assert all("the provider of odd:x" in reason and said in reason for _, _, reason in found)
+    assert {state for (state,) in rows(village, "SELECT state FROM steps WHERE name = 'odd:x'")} <= {step, "void"}
+
+
+class Lying(Mine):
+    """Reports fewer tokens than none."""
+
+    name = "liar"
+
+    async def complete(self, request: Request) -> Reply:
+        return Reply("Cheap.", Usage(-1, 1))
+
+
+@pytest.mark.promise("caps-hold")
+def test_a_provider_whose_report_cannot_be_true_is_refused_until_a_person_has_looked(tmp_path: Path) -> None:
+    """By every process that comes after, too."""
+
+    async def lived(village: Village) -> None:
+        async with asyncio.timeout(30), Runtime(village, 1, until_done=True) as runtime:
+            for _ in range(200):
+                await asyncio.sleep(0.02)
+                if not runtime.running and runtime.figures.cycles:
+                    break
+
+    for opening in ("it lies", "it is refused"):
+        with plain(tmp_path / "v", ["ada"]) as village:
+            village.add_provider(Lying())
+            village.post([NewTask(id=opening.replace(" ", "-"), prompt="Say.", model="liar:x")])
+            asyncio.run(lived(village))
+            assert "which can't be true" in village.distrusted("liar")
+            with village.store.view() as view:
+                assert len(view.rows("SELECT 1 FROM steps WHERE state = 'done'")) == 1
+                (refused,) = breakers.breakers(view)
+                assert (refused.plugin, refused.next_step) == ("liar", "vivarium plugins retry liar")
+    with plain(tmp_path / "v", ["ada"]) as village:
+        village.store.call(breakers.close, breakers.Closing("liar"))
+    with plain(tmp_path / "v", ["ada"]) as village:
+        assert village.distrusted("liar") == ""
+        village.add_provider(Mine())

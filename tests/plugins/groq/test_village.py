@@ -114,4 +114,4 @@ def test_a_usage_that_cannot_be_true_costs_the_worst_case_and_no_more(
     (attempt,) = groqs.stage.cycles(groqs)
     ((worst,),) = rows(groqs, "SELECT worst_micros FROM steps WHERE kind = 'model'")
     assert attempt.spent_micros == worst > 0
-    assert "groq" in groqs.distrusted
+    assert groqs.distrusted("groq")

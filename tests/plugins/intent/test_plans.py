@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from vivarium_kernel.models import Price, Reply, Request
 from vivarium_kernel.problems import InputError
-from vivarium_kernel.records import Actor, Usage
+from vivarium_kernel.records import Usage
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.testing import RunCycles, ScriptedModel, StagedVillage, assert_event, assert_sound, prompt, rows
 from vivarium_plugins_intent import planning
 from vivarium_plugins_intent.planning import RULE_LABEL, Wanted

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from vivarium_kernel.models import count_tokens as count_tokens
     from vivarium_kernel.offering import hookspec as hookspec
     from vivarium_kernel.plugins import Plugin as Plugin
-    from vivarium_kernel.records import Actor as Actor
     from vivarium_kernel.records import Claim as Claim
     from vivarium_kernel.records import Ending as Ending
     from vivarium_kernel.records import Entitlement as Entitlement
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from vivarium_kernel.records import Task as Task
     from vivarium_kernel.records import Usage as Usage
     from vivarium_kernel.records import Verdict as Verdict
+    from vivarium_kernel.terms import Actor as Actor
     from vivarium_kernel.thinking import think as think
 
 _HOMES = {
@@ -70,9 +70,10 @@ _HOMES = {
     "offering": ("hookspec",),
     "plugins": ("Plugin",),
     "records": (
-        "Actor", "Claim", "Ending", "Entitlement", "Event", "NewTask", "Outcome", "Reject", "Resident", "Review",
+        "Claim", "Ending", "Entitlement", "Event", "NewTask", "Outcome", "Reject", "Resident", "Review",
         "Section", "Subject", "Task", "Usage", "Verdict",
     ),
+    "terms": ("Actor",),
     "thinking": ("think",),
 }  # fmt: skip
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605

@@ -27,9 +27,10 @@ from vivarium_kernel.jobs import REFUSED, UNKEPT
 from vivarium_kernel.models import Tool
 from vivarium_kernel.plugins import switch_off
 from vivarium_kernel.problems import InputError, near
-from vivarium_kernel.records import MICROS, Actor, Effect, Role, Subject
+from vivarium_kernel.records import Subject
 from vivarium_kernel.runs import Refuse
 from vivarium_kernel.settling import EndAttempt, Settlement, settle
+from vivarium_kernel.terms import MICROS, Actor, Effect, Role
 from vivarium_kernel.transaction import Restart, Tx
 
 if TYPE_CHECKING:

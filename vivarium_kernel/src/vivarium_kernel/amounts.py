@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from vivarium_kernel.problems import InputError, Problem, quoted
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 
 LARGEST_MICROS = 10**15
 NEXT_STEP = 'write a plain decimal such as "0.10"'

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from vivarium_kernel.records import FOR_PEOPLE, Entitlement, NewTask, Outcome, Reject, Review, Section, Verdict
+from vivarium_kernel.records import Entitlement, NewTask, Outcome, Reject, Review, Section, Verdict
+from vivarium_kernel.terms import FOR_PEOPLE
 
 Reader = Callable[[Any, tuple[Any, ...]], Any]
 

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 from attrs import frozen
 
-from vivarium_kernel.errors import StoreError
-from vivarium_kernel.records import Actor, Event
+from vivarium_kernel.errors import StoreCorrupt, StoreError
+from vivarium_kernel.records import Event
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.terms import Actor
 
 GENESIS = bytes(32)
 _HEAD = "SELECT id, hash FROM events ORDER BY id DESC LIMIT 1"
@@ -121,24 +122,45 @@ class Filter:
         return " AND ".join(parts) or "1", params
 
 
+# With the hash of the event before: what is read is shown only if the chain holds there.
+_LINKS = f"{COLUMNS}, hash, (SELECT hash FROM events before WHERE before.id = events.id - 1)"
+
+
 def tail(view: View, after: int = 0, limit: int = 1000, only: Filter | None = None) -> list[Event]:
-    """Events after the cursor ``after`` (an event's number), oldest first, at most ``limit``."""
+    """Events after the cursor ``after`` (an event's number), oldest first, at most ``limit``.
+
+    Raises StoreCorrupt for one that is not as it was written.
+    """
     clause, params = (only or Filter()).clause()
     rows = view.rows(
-        f"SELECT {COLUMNS}, hash FROM events WHERE id > ? AND {clause} ORDER BY id LIMIT ?", (after, *params, limit)
+        f"SELECT {_LINKS} FROM events WHERE id > ? AND {clause} ORDER BY id LIMIT ?", (after, *params, limit)
     )
     return [_event(row) for row in rows]
 
 
 def last(view: View, limit: int = 20, only: Filter | None = None) -> list[Event]:
-    """The newest events, oldest of them first."""
+    """The newest events, oldest of them first. Raises as :func:`tail` does."""
     clause, params = (only or Filter()).clause()
-    rows = view.rows(f"SELECT {COLUMNS}, hash FROM events WHERE {clause} ORDER BY id DESC LIMIT ?", (*params, limit))
+    rows = view.rows(f"SELECT {_LINKS} FROM events WHERE {clause} ORDER BY id DESC LIMIT ?", (*params, limit))
     return [_event(row) for row in reversed(rows)]
 
 
 def _event(row: Sequence[Any]) -> Event:
+    before = GENESIS if row[0] == 1 else row[13]
+    if before is None or _link(before, row) != row[12]:
+        raise StoreCorrupt(
+            "audit.chain", f"Event {row[0]} of the log is not as it was written, or the one before it is gone.",
+            "Run `vivarium doctor`, and see `vivarium log verify`; the newest backup has what stood there.",
+        )  # fmt: skip
     return Event(*[*row[:11], msgspec.json.decode(row[11]), row[12].hex()])
+
+
+def _link(before: bytes, row: Sequence[Any]) -> bytes | None:
+    """The hash that an event must have behind this one; None for a row that no event ever was."""
+    try:
+        return sha256(before + canonical(row)).digest()
+    except (TypeError, msgspec.MsgspecError):
+        return None
 
 
 @frozen
@@ -155,10 +177,9 @@ def verify(view: View, batch: int = 5000) -> tuple[int, str, Broken | None]:
     for row in _all(view, batch):
         if row[0] != number + 1:
             return number, head.hex(), Broken(row[0], f"event {number + 1} is missing")
-        try:
-            found = sha256(head + canonical(row)).digest()
-        except (TypeError, msgspec.MsgspecError) as error:
-            return number, head.hex(), Broken(row[0], f"can't be read: {error}")
+        found = _link(head, row)
+        if found is None:
+            return number, head.hex(), Broken(row[0], "it can't be read")
         if found != row[12]:
             return number, head.hex(), Broken(row[0], "its content is not what was hashed")
         number, head = row[0], found

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 from attrs import evolve, frozen
+from msgspec.structs import replace
 
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
-from vivarium_kernel.records import ENDED_STATES, MICROS, Actor, Attempt, NewTask, Step, Task, TaskState
+from vivarium_kernel.records import Attempt, NewTask, Step, Task
 from vivarium_kernel.store import Row, Tx, View, json_list
+from vivarium_kernel.terms import ENDED_STATES, MICROS, Actor, TaskState
 
 TASK_COLUMNS = (
     "seq, id, mode, spec, priority, max_micros, wanted, by, posted_at, retry_until_at, state, attempts, failures, "
@@ -364,7 +366,7 @@ def fail_dependents(tx: Tx, lost: Iterable[tuple[str, str, str]]) -> None:
     queue = list(lost)
     while queue:
         name, need, state = queue.pop()
-        reason = f"it needs {need}, which is {state}"
+        reason = why_lost(need, state)
         if tx.run(
             "UPDATE tasks SET state = 'failed', reason = ?, wake_at = NULL, ended_at = ? "
             "WHERE id = ? AND state = 'waiting'",
@@ -372,6 +374,38 @@ def fail_dependents(tx: Tx, lost: Iterable[tuple[str, str, str]]) -> None:
         ):
             emit(tx, "task.failed", "system:board", task=name, reason=reason)
             queue += [(row[0], name, "failed") for row in dependents(tx, [name])]
+
+
+def why_lost(need: str, state: str) -> str:
+    """Why a task fails that needs another one."""
+    return f"it needs {need}, which is {state}"
+
+
+# One of its needs is named by :func:`why_lost` as the reason of its failure: it was not tried, or not for that.
+_LOST = (
+    "EXISTS (SELECT 1 FROM dependencies o WHERE o.task = t.id "
+    "AND substr(t.reason, 1, length(o.needs) + 20) = 'it needs ' || o.needs || ', which is ')"
+)
+
+
+def failed_for(tx: Tx, need: str) -> list[str]:
+    """Tasks that need this one and failed for nothing but a need that was lost."""
+    rows = tx.rows(
+        f"SELECT t.id FROM dependencies d JOIN tasks t ON t.id = d.task AND t.state = 'failed' WHERE d.needs = ? "
+        f"AND {_LOST} ORDER BY t.seq",
+        (need,),
+    )
+    return [row[0] for row in rows]
+
+
+def lost_need(source: Tx | View, name: str) -> tuple[str, str] | None:
+    """The first need of a task that has ended and is not done, and its state; None where all may yet be done."""
+    row = source.row(
+        "SELECT n.id, n.state FROM dependencies d JOIN tasks n ON n.id = d.needs WHERE d.task = ? "
+        "AND n.state IN ('failed', 'cancelled', 'blocked') ORDER BY n.seq",
+        (name,),
+    )
+    return None if row is None else (row[0], row[1])
 
 
 def dependents(tx: Tx, names: Sequence[str]) -> list[Row]:
@@ -448,6 +482,16 @@ def left(view: View | Tx) -> tuple[bool, bool]:
     return (bool(row[0]), bool(row[1])) if row else (False, False)
 
 
+def openings(view: View) -> tuple[int, ...]:
+    """What tells the open tasks from those that were open before: it differs when one came, went or was tried.
+
+    It reads them all, by their indexes: ask where that is seldom.
+    """
+    half = "SELECT seq, attempts FROM tasks WHERE state = 'open' AND held_for IS {} NULL"
+    row = view.row(f"SELECT count(*), sum(seq), sum(attempts) FROM ({half.format('')} UNION ALL {half.format('NOT')})")
+    return row or ()
+
+
 def needs_of(view: View | Tx, name: str) -> tuple[str, ...]:
     """The ids of the tasks that a task needs."""
     return tuple(row[0] for row in view.rows("SELECT needs FROM dependencies WHERE task = ? ORDER BY needs", (name,)))
@@ -485,7 +529,7 @@ def steps_as_they_were(view: View, number: int) -> list[Step]:
                   (number,))
     )  # fmt: skip
     return [
-        evolve(step, result=_json(hidden[step.number]), private=True) if step.number in hidden else step
+        replace(step, result=_json(hidden[step.number]), private=True) if step.number in hidden else step
         for step in found
     ]
 

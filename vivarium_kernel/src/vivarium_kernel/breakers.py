@@ -7,13 +7,14 @@ does whoever opens the village later. The row goes when a probe passes or a pers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from vivarium_kernel.audit import emit
-from vivarium_kernel.records import Actor
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.terms import LOADING, Actor
 
 if TYPE_CHECKING:
     from vivarium_kernel.health import Health
@@ -82,6 +83,23 @@ def trip(tx: Tx, tripped: Tripped) -> bool:
     return bool(new)
 
 
+@frozen
+class LeftOut:
+    """The plugins that a process leaves out whole, each with its cause."""
+
+    causes: Mapping[str, str]
+    process: int
+
+
+def note_left_out(tx: Tx, asked: LeftOut) -> None:
+    """Note which plugins are left out now, for those who only look; others that were are so no more."""
+    for each in breakers(tx, hook=LOADING):
+        if each.cause != asked.causes.get(each.plugin, "")[:500]:
+            close(tx, Closing(each.plugin, LOADING, cause="taken up, or left out for another reason"))
+    for plugin, cause in asked.causes.items():
+        trip(tx, Tripped(plugin, LOADING, cause, False, asked.process))
+
+
 def close(tx: Tx, asked: Closing) -> list[Breaker]:
     """Switch on again what is off, each with its event; every process follows. Returns what was off."""
     found = breakers(tx, asked.plugin, asked.hook)
@@ -94,9 +112,10 @@ def close(tx: Tx, asked: Closing) -> list[Breaker]:
 def follow(view: View, health: Health) -> bool:
     """Switch this process's implementations as the store has them. Whether one was switched on.
 
-    What this process itself has switched off and not yet written stays off.
+    What this process itself has switched off and not yet written stays off. What another process leaves out whole is
+    not followed: this one tries to load it, too.
     """
-    found = {(each.plugin, each.hook): each for each in breakers(view)}
+    found = {(each.plugin, each.hook): each for each in breakers(view) if each.hook != LOADING}
     for key in found.keys() - health.kept:
         if health.cause(*key) is None:
             health.off(*key, found[key].cause, probed=found[key].probed, tell=False)

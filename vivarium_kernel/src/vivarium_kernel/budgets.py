@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from attrs import frozen
 
 from vivarium_kernel.store import Tx, View
+
+
+class Span(NamedTuple):
+    """Amounts above one and up to another."""
+
+    above: int
+    upto: int
+
+    def holds(self, micros: int) -> bool:
+        return self.above < micros <= self.upto
 
 
 @frozen
@@ -23,6 +35,16 @@ class Budget:
     @property
     def left_micros(self) -> int:
         return self.cap_micros - self.reserved_micros - self.spent_micros
+
+    @property
+    def asked_micros(self) -> int:
+        """The cap that was asked for."""
+        return self.cap_micros if self.wanted_micros is None else self.wanted_micros
+
+    @property
+    def in_line(self) -> Span:
+        """What doesn't fit for nothing but what running attempts have set aside and may yet give back."""
+        return Span(self.left_micros, self.asked_micros - self.spent_micros)
 
 
 def budget(source: View | Tx, scope: str, currency: str = "usd") -> Budget | None:

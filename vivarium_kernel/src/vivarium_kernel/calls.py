@@ -9,7 +9,7 @@ recorded under its plugin's name. Only a cancellation from outside passes throug
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -74,6 +74,21 @@ class Scores(Struct, frozen=True):
         return [(name, row[place], weight) for name, (weight, row) in zip(self.names, self.rows, strict=True)]
 
 
+class _InUse:
+    """Counts one that uses a set of plugins, while its body runs."""
+
+    __slots__ = ("_hooks",)
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    def __enter__(self) -> None:
+        self._hooks.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.users -= 1
+
+
 class View(Protocol):
     """What the loop needs of a read snapshot: each plugin's own view."""
 
@@ -110,6 +125,10 @@ class Hooks:
         checks = self._by_hook["check_safety"]
         guards = {plugin.name: plugin.guards for plugin in self.plugins}
         kinds = {kind for guarded in guards.values() for kind in guarded or ()}
+        # Whether what a plugin says of who may take what can depend on its tables.
+        self.reads_to_claim = any(
+            each.granted for hook in ("entitle", "claim_filter", "claim_score") for each in self._by_hook[hook]
+        )
         self._unguarded = tuple(each for each in checks if guards[each.plugin] is None)
         self._guards = {
             kind: tuple(each for each in checks if guards[each.plugin] is None or kind in (guards[each.plugin] or ()))
@@ -118,14 +137,9 @@ class Hooks:
         self._registered: dict[str, list[tuple[str, Any]]] | None = None
         self.users = 0  # cycles that began with this set and have not ended
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> _InUse:
         """While a cycle that began with this set goes on: its plugins are not shut down."""
-        self.users += 1
-        try:
-            yield
-        finally:
-            self.users -= 1
+        return _InUse(self)
 
     def has(self, hook: str) -> bool:
         """Whether any plugin implements the hook, switched off or not."""

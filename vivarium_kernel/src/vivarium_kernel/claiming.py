@@ -4,21 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from vivarium_kernel import board
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.board import TASK_COLUMNS, task_of
+from vivarium_kernel.budgets import Span
 from vivarium_kernel.errors import OverBudget, VivariumError
-from vivarium_kernel.records import MICROS, Claim, Resident, Task
+from vivarium_kernel.records import Claim, Resident, Task
 from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View, json_list, setwise
+from vivarium_kernel.terms import MICROS
 
-WINDOW_EACH, WINDOW_LEAST, WEIGHED = 4, 16, 16
+WINDOW_EACH, WEIGHED = 4, 16
+FURTHEST = 1_000  # open tasks among which one that stands in line for a cap may hold back others
 WIDEST = 4096  # tasks that a resident weighs at most when it was refused all that it saw before
 DAY_MICROS = 86_400 * MICROS
+
+
+_MARKS = "t.seq, t.attempts, t.declined, t.continues, t.approved"
+# What a claim sets aside: what is left of the budget of a task that was tried before, else all of it.
+_SET_ASIDE = (
+    "coalesce((SELECT b.cap - b.reserved - b.spent FROM budgets b WHERE t.attempts > 0 AND b.scope = 'task:' || t.id "
+    "AND b.currency = 'usd'), t.max_micros)"
+)
+
+
+class Line(NamedTuple):
+    """The open tasks that stand in line for a cap: those that would set aside an amount in one of ``spans``.
+
+    ``priority`` is that of the most urgent one that somebody who waits might take: what is less urgent and needs
+    anything stands behind it, or many small tasks would keep a large one waiting for ever.
+    """
+
+    spans: tuple[Span, ...] = ()
+    priority: int | None = None
+
+    @property
+    def others(self) -> str:
+        """SQL for all open tasks that don't stand in it; ``bounds`` are for its question marks."""
+        behind = "" if self.priority is None else " AND (t.max_micros = 0 OR t.priority >= ?)"
+        return f" AND {_SET_ASIDE} NOT BETWEEN ? + 1 AND ?" * len(self.spans) + behind
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        return (*chain.from_iterable(self.spans), *(() if self.priority is None else (self.priority,)))
+
+
+NOBODY = Line()
 
 
 class Window:
@@ -31,37 +67,52 @@ class Window:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[tuple[Any, ...], Task]] = {}
 
-    def read(self, view: View, limit: int, after: tuple[int, int] | None = None) -> list[Task]:
-        """The first ``limit`` open tasks that no resident is named for, after the place (priority, number)."""
+    def read(
+        self, view: View, limit: int, after: tuple[int, int] | None = None, *, without: Line = NOBODY
+    ) -> list[Task]:
+        """The first ``limit`` open tasks that no resident is named for, after the place (priority, number).
+
+        Those that stand in the line ``without`` are left out.
+        """
+        open_ones = f"SELECT {_MARKS} FROM tasks t WHERE t.state = 'open' AND t.held_for IS NULL{without.others}"
+        bounds = without.bounds
         if after is None:
-            found = view.rows(
-                "SELECT seq, attempts, declined, continues, approved FROM tasks "
-                "WHERE state = 'open' AND held_for IS NULL ORDER BY priority DESC, seq LIMIT ?",
-                (limit,),
-            )
+            found = view.rows(f"{open_ones} ORDER BY t.priority DESC, t.seq LIMIT ?", (*bounds, limit))
         else:
-            found = view.rows(
-                "SELECT seq, attempts, declined, continues, approved FROM tasks "
-                "WHERE state = 'open' AND held_for IS NULL AND priority = ? AND seq > ? ORDER BY seq LIMIT ?",
-                (*after, limit),
-            )
+            same = f"{open_ones} AND t.priority = ? AND t.seq > ? ORDER BY t.seq LIMIT ?"
+            found = view.rows(same, (*bounds, *after, limit))
             if len(found) < limit:
-                found += view.rows(
-                    "SELECT seq, attempts, declined, continues, approved FROM tasks WHERE state = 'open' "
-                    "AND held_for IS NULL AND priority < ? ORDER BY priority DESC, seq LIMIT ?",
-                    (after[0], limit - len(found)),
-                )
+                less = f"{open_ones} AND t.priority < ? ORDER BY t.priority DESC, t.seq LIMIT ?"
+                found += view.rows(less, (*bounds, after[0], limit - len(found)))
         return self._records(view, found)
 
-    def held_for(self, view: View, most: Mapping[str, int]) -> dict[str, list[Task]]:
+    def in_line(self, view: View, line: Line, names: Sequence[str]) -> list[Task]:
+        """The most urgent of those who stand in a line, also of tasks that name one of these residents.
+
+        Only the first ``FURTHEST`` of the board are looked at: what is behind so many is not urgent.
+        """
+        held = "SELECT value FROM json_each(?)"
+        found = []
+        for whose, args in (("IS NULL", ()), (f"IN ({held})", (json_list(list(names)),))):
+            found += view.rows(
+                f"SELECT {_MARKS}, t.priority FROM (SELECT {_MARKS}, t.id, t.priority, t.max_micros FROM tasks t "
+                f"WHERE t.state = 'open' AND t.held_for {whose} ORDER BY t.priority DESC, t.seq LIMIT {FURTHEST}) t "
+                f"WHERE NOT (1{line.others}) "
+                "ORDER BY t.priority DESC, t.seq LIMIT ?",
+                (*args, *line.bounds, WEIGHED),
+            )
+        found.sort(key=lambda row: (-row[5], row[0]))
+        return self._records(view, [row[:5] for row in found])
+
+    def held_for(self, view: View, most: Mapping[str, int], *, without: Line = NOBODY) -> dict[str, list[Task]]:
         """The first open tasks that name each resident, or that it is to continue: at most so many of each."""
         tasks: dict[str, list[Task]] = {}
         for limit in set(most.values()):
             found = view.rows(
-                "SELECT t.seq, t.attempts, t.declined, t.continues, t.approved, t.held_for FROM json_each(?) r "
-                "JOIN tasks t ON t.seq IN (SELECT seq FROM tasks WHERE state = 'open' AND held_for = r.value "
-                "ORDER BY priority DESC, seq LIMIT ?) ORDER BY t.priority DESC, t.seq",
-                (json_list([name for name, its in most.items() if its == limit]), limit),
+                f"SELECT {_MARKS}, t.held_for FROM json_each(?) r JOIN tasks t ON t.seq IN (SELECT t.seq FROM tasks t "
+                f"WHERE t.state = 'open' AND t.held_for = r.value{without.others} "
+                "ORDER BY t.priority DESC, t.seq LIMIT ?) ORDER BY t.priority DESC, t.seq",
+                (json_list([name for name, its in most.items() if its == limit]), *without.bounds, limit),
             )
             for row, task in zip(found, self._records(view, [row[:5] for row in found]), strict=True):
                 tasks.setdefault(row[5], []).append(task)
@@ -88,9 +139,11 @@ class Window:
 
 
 class Pick(Struct, frozen=True):
-    """One resident's wishes, best first. ``token`` is the digest of a remote job's own token, with its own lease.
+    """One resident's wishes, best first. ``token`` is the digest of a remote job's own token, with its own lease, for a
+    ``worker`` that still stands when it claims.
 
-    ``why`` tells of the wish that is granted how it was weighed, as JSON that is kept with the attempt.
+    ``why`` tells of the wish that is granted how it was weighed, as JSON that is kept with the attempt. ``early`` is of
+    a resident whose last attempt was not yet settled when it looked: it may not have seen what that opened.
     """
 
     resident: str
@@ -98,17 +151,21 @@ class Pick(Struct, frozen=True):
     token: bytes | None = None
     lease_seconds: float | None = None
     why: Callable[[Task], str] | None = None
+    early: bool = False
+    worker: int | None = None
 
 
 class Round(Struct, frozen=True):
     """The picks of the residents who waited together in one process.
 
     ``reserve`` runs the plugins' ``claim_reserve`` on a claim, in the transaction; it raises to refuse it.
+    ``openings`` are the commits that had opened tasks when the board was read: early picks hold only if none did since.
     """
 
     picks: Sequence[Pick]
     process: int
     reserve: Callable[[Claim, Tx], None] | None = None
+    openings: int = 0
 
 
 class Claimed(Struct, frozen=True):
@@ -145,6 +202,7 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
     if not _alive(tx, each.process):
         return [NotClaimed("process.lapsed", "this process's lease has lapsed")] * len(each.picks)
     residents = _free_residents(tx, [pick.resident for pick in each.picks])
+    _leave_out_gone(tx, each.picks, residents)
     next_attempt = tx.rows("SELECT coalesce(max(id), 0) FROM attempts")[0][0]
     claims: dict[int, Claimed] = {}
     refused: dict[int, NotClaimed] = {}
@@ -152,7 +210,7 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
     looking: Sequence[int] = range(len(each.picks))
     while looking:
         taken = {claimed.task.seq for claimed in claims.values()}
-        winners, lost = _match(tx, each.picks, residents, looking, taken, tried)
+        winners, lost = _match(tx, each, residents, looking, taken, tried)
         refused = lost | refused  # why the best wish was refused tells more than that the last one was taken
         _read_budgets_ahead(tx, winners)
         looking = []
@@ -194,15 +252,36 @@ def _free_residents(tx: Tx, names: list[str]) -> dict[str, Resident]:
     }
 
 
+def _leave_out_gone(tx: Tx, picks: Sequence[Pick], residents: dict[str, Resident]) -> None:
+    """Nobody claims for a worker that was ended while its request waited: its token was revoked, its lease lapsed."""
+    workers = {pick.worker for pick in picks if pick.worker is not None}
+    if not workers:
+        return
+    standing = {
+        row[0]
+        for row in tx.rows(
+            "SELECT p.id FROM processes p JOIN tokens k ON k.id = p.pid WHERE p.ended_at IS NULL "
+            "AND p.lease_until_at >= ?1 AND k.revoked_at IS NULL AND coalesce(k.expires_at, ?1) >= ?1 "
+            "AND p.id IN (SELECT value FROM json_each(?2))",
+            (tx.now, json_list(sorted(workers))),
+        )
+    }
+    for pick in picks:
+        if pick.worker is not None and pick.worker not in standing:
+            residents.pop(pick.resident, None)
+
+
 def _match(
     tx: Tx,
-    picks: Sequence[Pick],
+    asked_for: Round,
     residents: Mapping[str, Resident],
     places: Sequence[int],
     taken: set[int],
     tried: Mapping[int, set[int]],
 ) -> tuple[dict[int, Task], dict[int, NotClaimed]]:
     """Each pick at ``places`` its best wish that is open, that nobody took and that it was not refused."""
+    picks = asked_for.picks
+    is_late = tx.openings != asked_for.openings  # an early pick may not have seen what its own settlement opened
     wanted = {task.seq for place in places for task in picks[place].wishes[:1]}
     asked: set[int] = set(wanted)
     is_open = _open_now(tx, wanted)
@@ -215,7 +294,7 @@ def _match(
         if pick.resident not in residents or pick.resident in matched:
             lost[place] = NotClaimed("resident.busy", f"{pick.resident} is not free to begin a cycle")
             continue
-        for task in pick.wishes:
+        for task in () if pick.early and is_late else pick.wishes:
             if task.seq in taken or task.seq in tried.get(place, ()):
                 continue
             if task.seq not in asked:
@@ -277,10 +356,12 @@ def _set_aside(tx: Tx, task: Task, resident: str) -> int:
 
 
 def _refusal(tx: Tx, task: Task, resident: str, error: Exception) -> NotClaimed:
-    """What a refused claim means for the task: a village's cap makes it wait, a spent budget fails it."""
+    """What a refused claim means for the task: a village's spent cap makes it wait, a spent budget fails it."""
     if not isinstance(error, OverBudget):
         rule = error.rule if isinstance(error, VivariumError) else "claim.refused"
         return NotClaimed(rule, str(error))
+    if error.for_now:
+        return NotClaimed(error.rule, str(error))  # it stays open: there is room again once others have ended
     _tell(tx, task, resident, error)
     if error.scope.startswith("task:"):
         tx.run(

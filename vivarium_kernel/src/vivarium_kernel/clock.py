@@ -7,9 +7,15 @@ import random
 import secrets
 import selectors
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
+
+JUMP_SECONDS = 1.0  # more than any clock is slewed in one look
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Clock(Protocol):
@@ -63,14 +69,37 @@ class SimulatedClock:
         self._elapsed += max(0.0, seconds)
 
 
+class Jumps:
+    """Tells whether a clock's time of day went another way than its seconds did: it was set, or the machine slept."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._off = self._difference()
+
+    def jumped(self) -> float:
+        """By how many seconds it did since this was last asked; 0 for no more than ``JUMP_SECONDS`` either way."""
+        before, self._off = self._off, self._difference()
+        return self._off - before if abs(self._off - before) > JUMP_SECONDS else 0.0
+
+    def _difference(self) -> float:
+        return self._clock.now() / MICROS - self._clock.monotonic()
+
+
 class _ImpatientSelector(selectors.DefaultSelector):
-    """Never waits: a wait moves the simulated clock on instead."""
+    """Never waits: a wait moves the simulated clock on instead, but while something real is at work beside the loop."""
 
     def __init__(self, clock: SimulatedClock) -> None:
         super().__init__()
         self._clock = clock
+        self.threads = 0  # calls in threads that the loop waits for
+        self.ends: set[Any] = set()  # what it reads: pipes, and the ends of processes
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.threads or self.ends:
+            began = time.monotonic()
+            ready = super().select(timeout)
+            self._clock.advance(time.monotonic() - began)
+            return ready
         ready = super().select(0)
         if not ready and timeout is None:
             # Nothing is scheduled and nobody outside can wake a simulation: it would hang for ever.
@@ -81,14 +110,42 @@ class _ImpatientSelector(selectors.DefaultSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """An event loop on a :class:`SimulatedClock`: an hour of sleeping takes no time at all."""
+    """An event loop on a :class:`SimulatedClock`: an hour of sleeping takes no time at all.
+
+    While a thread or a command is at work, time passes as it really does.
+    """
 
     def __init__(self, clock: SimulatedClock) -> None:
-        super().__init__(_ImpatientSelector(clock))
+        self._impatient = _ImpatientSelector(clock)
         self._simulated = clock
+        super().__init__(self._impatient)
 
     def time(self) -> float:
         return self._simulated.monotonic()
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        answer = super().run_in_executor(executor, func, *args)
+        self._impatient.threads += 1
+        answer.add_done_callback(self._thread_is_done)
+        return answer
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        self._impatient.threads += 1
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self._impatient.threads -= 1
+
+    def _thread_is_done(self, _: asyncio.Future[Any]) -> None:
+        self._impatient.threads -= 1
+
+    def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
+        super().add_reader(fd, callback, *args)
+        self._impatient.ends.add(fd)
+
+    def remove_reader(self, fd: Any) -> bool:
+        self._impatient.ends.discard(fd)
+        return super().remove_reader(fd)
 
 
 def run_simulated(clock: SimulatedClock, main: Any) -> Any:

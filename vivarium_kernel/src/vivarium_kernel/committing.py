@@ -9,6 +9,7 @@ own; so a request may run twice and must touch nothing but its ``tx``.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from vivarium_kernel.errors import READ_ONLY_STEP, StoreCorrupt, StoreError, Sto
 from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
 
 SINGLE_RANK = 50
+ROOM_BYTES = 256 * 1024  # without so much no database is opened
 LOCKED_SECONDS = 3.0  # how long another program's lock is waited for: less than the watchdog bears
 
 
@@ -40,7 +42,7 @@ class Committer:
         self.guard = Guard()
         self.commits = 0
         self.busy_since: float | None = None  # while hooks and statements run, for the watchdog
-        self.opened = False  # whether tasks were opened that nobody was told of yet
+        self._opens = False  # whether the open transaction opens any
         self.working: int | None = None  # the thread that has a transaction open
         self.sync_seconds = 0.0  # how long a commit takes, of late
         self._connection = connection
@@ -58,7 +60,7 @@ class Committer:
             tx = Tx(self._connection, self.guard, self._clock, self._share, careful=False)
             _run_grouped(tx, requests)
             tx.flush()
-            self.opened |= tx.opened
+            self._opens = tx.opened
         except _Locked as error:
             fail(requests, _said(error))
         except Exception:
@@ -117,7 +119,7 @@ class Committer:
             for request in sorted(requests, key=lambda request: rank(request.fn)):
                 _run_alone(tx, request)
             tx.flush()
-            self.opened |= tx.opened
+            self._opens = tx.opened
             self._commit()
         except BaseException:
             self._roll_back()
@@ -133,6 +135,7 @@ class Committer:
             self._roll_back()
             raise
         self.commits += 1
+        self._share.openings += self._opens
         self.sync_seconds += (self._clock.monotonic() - began - self.sync_seconds) / 8
 
     def _roll_back(self) -> None:
@@ -195,12 +198,32 @@ def _run_alone(tx: Tx, request: Request) -> None:
         request.result = error
 
 
+def check_room(path: Path) -> None:
+    """Raise StoreFull before a database is opened on a full disk: SQLite maps a file that it then can't fill."""
+    if _room(path) < ROOM_BYTES:
+        raise StoreFull("store.full", f"The disk that holds {path} is full.", "Free some space and try again.")
+
+
+def _room(path: Path) -> int:
+    """The free bytes of a file's disk, and as many as are needed where that can't be told."""
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return ROOM_BYTES
+    return found.f_bavail * found.f_frsize if found.f_blocks else ROOM_BYTES  # a network's disk may not say
+
+
 def told(error: sqlite3.Error, path: Path) -> Exception:
     """SQLite's error in the words of the person who runs the village."""
     text = str(error)
-    if "full" in text:
+    if "full" in text or ("disk I/O" in text and _room(path) < ROOM_BYTES):
         return StoreFull("store.full", f"The disk that holds {path} is full.", "Free some space and try again.")
-    if "malformed" in text or "not a database" in text or "disk I/O" in text:
+    if "disk I/O" in text:
+        return StoreError(
+            "store.disk", f"The disk that holds {path} can't be read or written: {text}.",
+            "Look at the disk; when it is well again, `vivarium doctor` looks whether the database is.",
+        )  # fmt: skip
+    if "malformed" in text or "not a database" in text:
         return StoreCorrupt(
             "store.corrupt",
             f"{path} is damaged: {text}.",

@@ -10,8 +10,8 @@ from vivarium_kernel import village_time
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.processes import fold_time
-from vivarium_kernel.records import Actor
 from vivarium_kernel.store import Tx
+from vivarium_kernel.terms import Actor
 
 MOST_RESIDENTS = 10_000  # whom one process can drive: each is a task of its loop and a seat at every look at the board
 

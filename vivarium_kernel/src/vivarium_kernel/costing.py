@@ -15,8 +15,8 @@ from attrs import define, frozen
 
 from vivarium_kernel.claiming import DAY_MICROS
 from vivarium_kernel.ledger import LARGEST_MICROS
-from vivarium_kernel.records import MICROS
 from vivarium_kernel.store import View
+from vivarium_kernel.terms import MICROS
 
 By = Literal["resident", "task", "model", "day"]
 GROUPS: tuple[By, ...] = get_args(By)

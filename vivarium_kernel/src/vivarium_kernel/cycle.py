@@ -28,10 +28,11 @@ from vivarium_kernel.errors import (
 from vivarium_kernel.jobs import Diverged, Job, Link, Ready
 from vivarium_kernel.models import ProviderFault, Tool
 from vivarium_kernel.prompting import MARKING, assemble
-from vivarium_kernel.records import EndingKind, Entitlement, Outcome, Section, Step, Subject
+from vivarium_kernel.records import Entitlement, Outcome, Section, Step, Subject
 from vivarium_kernel.routing import Route
 from vivarium_kernel.settings_record import Models
-from vivarium_kernel.settling import Retries, Settled, Settlement
+from vivarium_kernel.settling import Retries, Settlement
+from vivarium_kernel.terms import EndingKind
 
 
 @frozen
@@ -155,20 +156,12 @@ def _ending(claimed: Claimed, hooks: Hooks, rules: Rules, kind: EndingKind, reas
     )
 
 
-async def act(hooks: Hooks, ready: Ready, link: Link, rules: Rules, now: Callable[[], float]) -> Settled:
-    """Run the job, judge what came of it, and settle. Raises LeaseLapsed when the attempt is no longer ours.
-
-    Cancelling it is a halt, quarantine or stop: what the job runs is ended, its open step stays unknown.
-    """
-    job, outcome = await execute(hooks, ready, link, rules, now)
-    return await job.finish(await judge(hooks, ready.claimed, outcome, rules))
-
-
 async def execute(
     hooks: Hooks, ready: Ready, link: Link, rules: Rules, now: Callable[[], float], chosen: Route | None = None
 ) -> tuple[Job, Outcome]:
     """Run the job; what fails becomes an outcome that says whose fault it was. Raises LeaseLapsed.
 
+    Cancelling it is a halt, quarantine or stop: what the job runs is ended, its open step stays unknown.
     ``chosen`` is the route where somebody else has chosen it: the village, for a worker elsewhere.
     """
     claimed = ready.claimed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
 from typing import Literal
 
 from attrs import field, frozen
@@ -10,9 +12,10 @@ from attrs import field, frozen
 from vivarium_kernel import board
 from vivarium_kernel.audit import emit
 from vivarium_kernel.errors import Conflict, Invalid
-from vivarium_kernel.records import ENDED_STATES, FOR_PEOPLE, Actor, Ending, Review, Task, Verdict
+from vivarium_kernel.records import Ending, Review, Task, Verdict
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
 from vivarium_kernel.store import Tx, View, json_list
+from vivarium_kernel.terms import ENDED_STATES, FOR_PEOPLE, Actor
 
 What = Literal["approve", "reject", "requeue", "cancel"]
 LONGEST_ANSWER = 10_000  # characters
@@ -40,9 +43,45 @@ class Decision:
 
 def decide(tx: Tx, asked: Decision) -> Task:
     """Carry out a decision; raises NotFound, or Conflict naming the state that doesn't allow it."""
-    task = board.task(tx, asked.task)
-    {"approve": _approve, "reject": _reject, "requeue": _requeue, "cancel": _cancel}[asked.what](tx, task, asked)
+    _carry_out(tx, asked)
     return board.task(tx, asked.task)
+
+
+def decide_all(tx: Tx, asked: Sequence[Decision]) -> list[Task]:
+    """Carry out decisions, one a task, all or none. What needs another one comes back after it, and goes before it.
+
+    Returns the tasks as they are now, with those that came back because of them; what came back is not asked twice.
+    """
+    names: dict[str, None] = {}
+    decisions = {one.task: one for one in asked}
+    for one in _in_order(tx, decisions):
+        if one.task not in names:
+            names |= dict.fromkeys([one.task, *_carry_out(tx, one)])
+    return [board.task(tx, name) for name in names]
+
+
+def _in_order(tx: Tx, decisions: Mapping[str, Decision]) -> list[Decision]:
+    """In the order that is given, but where a decision settles another task of the list, too: that one comes before."""
+    before: dict[str, list[str]] = {name: [] for name in decisions}
+    for name, need in tx.rows(
+        "WITH RECURSIVE listed(name) AS (SELECT value FROM json_each(?)), "
+        "above(task, needs) AS (SELECT d.task, d.needs FROM listed JOIN dependencies d ON d.task = listed.name "
+        "UNION SELECT above.task, d.needs FROM above JOIN dependencies d ON d.task = above.needs) "
+        "SELECT task, needs FROM above WHERE needs IN listed",
+        (json_list(list(decisions)),),
+    ):
+        first, then = (name, need) if decisions[name].what == "cancel" else (need, name)
+        before[then].append(first)
+    return [decisions[name] for name in TopologicalSorter(before).static_order()]
+
+
+def _carry_out(tx: Tx, asked: Decision) -> list[str]:
+    """Returns the names of other tasks that came back because of it."""
+    task = board.task(tx, asked.task)
+    if asked.what == "requeue":
+        return _requeue(tx, task, asked)
+    {"approve": _approve, "reject": _reject, "cancel": _cancel}[asked.what](tx, task, asked)
+    return []
 
 
 def _approve(tx: Tx, task: Task, asked: Decision) -> None:
@@ -81,28 +120,43 @@ def _reject(tx: Tx, task: Task, asked: Decision) -> None:
         )
 
 
-def _requeue(tx: Tx, task: Task, asked: Decision) -> None:
-    """Put a task back on the board with its count of failures cleared. What failed because of it stays failed."""
+def _requeue(tx: Tx, task: Task, asked: Decision) -> list[str]:
+    """Put a task back on the board with its count of failures cleared, and what failed only because of it."""
     if task.state in ("claimed", "open", "waiting", "done"):
         raise _not_now(task, "requeued", "Only a task that failed, was cancelled, blocked, parked or is in review can.")
+    need = board.lost_need(tx, task.id)
+    if need is not None:
+        raise Conflict(
+            "board.needs", f"Task {task.id} needs {need[0]}, which is {need[1]}.",
+            f"Requeue that one first (vivarium task requeue {need[0]}): what failed only because of it comes back "
+            "with it.", field="task",
+        )  # fmt: skip
     if task.state == "review":
         _end_review(tx, task, asked, None)
         task = board.task(tx, task.id)
-    missing = [
-        row[0]
-        for row in tx.rows(
-            "SELECT d.needs FROM dependencies d JOIN tasks t ON t.id = d.needs WHERE d.task = ? AND t.state <> 'done'",
-            (task.id,),
-        )
-    ]
-    tx.run(
-        "UPDATE tasks SET state = ?, parked_for = NULL, wake_at = NULL, failures = 0, faults = 0, declined = NULL, "
-        "reason = ?, ended_at = NULL, continues = NULL, held_for = wanted, "
-        "retry_until_at = max(retry_until_at, ? + retry_until_at - posted_at) WHERE id = ?",
-        ("waiting" if missing else "open", asked.reason, tx.now, task.id),
-    )
+    _put_back(tx, task.id, asked, task.state)
     tx.opened = True
-    emit(tx, "task.requeued", asked.actor, task=task.id, before=task.state, reason=asked.reason)
+    back = [task.id]
+    for each in back:  # it grows
+        for name in board.failed_for(tx, each):
+            need = board.lost_need(tx, name)
+            if need is None:
+                _put_back(tx, name, asked, "failed")
+                back.append(name)
+            else:
+                tx.run("UPDATE tasks SET reason = ? WHERE id = ?", (board.why_lost(*need), name))
+    return back[1:]
+
+
+def _put_back(tx: Tx, name: str, asked: Decision, before: str) -> None:
+    tx.run(
+        "UPDATE tasks SET state = CASE WHEN EXISTS (SELECT 1 FROM dependencies d JOIN tasks n ON n.id = d.needs "
+        "WHERE d.task = tasks.id AND n.state <> 'done') THEN 'waiting' ELSE 'open' END, parked_for = NULL, "
+        "wake_at = NULL, failures = 0, faults = 0, declined = NULL, reason = ?, ended_at = NULL, continues = NULL, "
+        "held_for = wanted, retry_until_at = max(retry_until_at, ? + retry_until_at - posted_at) WHERE id = ?",
+        (asked.reason, tx.now, name),
+    )
+    emit(tx, "task.requeued", asked.actor, task=name, before=before, reason=asked.reason)
 
 
 def _cancel(tx: Tx, task: Task, asked: Decision) -> None:

@@ -23,12 +23,12 @@ from vivarium_kernel.health import describe
 from vivarium_kernel.inspecting import Looked, look
 from vivarium_kernel.installed import MODELS, UNCLASH, Found, claimants, claims, digest, requirement_of
 from vivarium_kernel.problems import near
-from vivarium_kernel.records import Actor
 from vivarium_kernel.registry import Choice, Recorded, Registry
 from vivarium_kernel.routing import providers_named
 from vivarium_kernel.settings import Settings
 from vivarium_kernel.settling import EndAttempt
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.terms import Actor
 
 _OPEN = "('waiting', 'open', 'claimed', 'parked', 'review')"
 

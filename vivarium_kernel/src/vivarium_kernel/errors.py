@@ -88,7 +88,7 @@ class RateLimited(Conflict):
 
 
 class OverBudget(Conflict):
-    """A reservation does not fit under a cap."""
+    """A reservation does not fit under a cap; ``for_now`` once running attempts give back what they have set aside."""
 
     def __init__(
         self,
@@ -100,10 +100,12 @@ class OverBudget(Conflict):
         requested: int | None = None,
         remaining: int | None = None,
         cap: int | None = None,
+        for_now: bool = False,
     ) -> None:
         super().__init__(rule, message, next_step)
         self.scope = scope
         self.cap = cap
+        self.for_now = for_now
         self.requested = requested
         self.remaining = remaining
 

@@ -5,6 +5,7 @@ What is explained now is asked on one snapshot through the plugins' real hooks, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -17,11 +18,13 @@ from attrs import frozen
 from vivarium_kernel import board, breakers, budgets, claiming, people, village_time
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.calls import Call, Hooks
+from vivarium_kernel.checking import judge
 from vivarium_kernel.claiming import DAY_MICROS, Window
 from vivarium_kernel.health import Health, describe
-from vivarium_kernel.records import ENDED_STATES, MICROS, Entitlement, Reject, Resident, Task, TaskState
+from vivarium_kernel.records import Entitlement, Reject, Resident, Task, Verdict
 from vivarium_kernel.runtime import GUARD_SECONDS
 from vivarium_kernel.store import View
+from vivarium_kernel.terms import ENDED_STATES, MICROS, TaskState
 from vivarium_kernel.village import Village
 from vivarium_kernel.weighing import Kept, judged, model_missing
 
@@ -90,18 +93,39 @@ class Past:
     number: int
     resident: str
     started_at: int
+    state: str
     ending: str | None
     kept: Kept | None
 
 
 @frozen
 class Claims:
-    """What residents make of a task now, each who was asked, and how it was weighed at its claims, oldest first."""
+    """What residents make of a task now, each who was asked, and how it was weighed at its claims, oldest first.
+
+    ``reason`` is why it is in its state; ``safety`` is what the checks say of it as it stands, None once it has ended.
+    """
 
     task: str
     state: TaskState
+    reason: str
+    safety: Verdict | None
     now: tuple[Explanation, ...]
     past: tuple[Past, ...]
+
+
+async def claims(village: Village, task_id: str, resident: str | None = None) -> Claims:
+    """Explain a task to this resident, or to each that is active. Raises NotFound for one of the two that is not."""
+    with village.store.view() as view:
+        task = board.task(view, task_id)
+        before = past(view, task_id)
+        names = asked(view, task, resident)
+    safety = None if task.state in ENDED_STATES else await judge(village, task)
+    now = []
+    for name in names:
+        # In the loop, as a round asks plugins; between two residents others have their turn.
+        now.append(explain(village, task_id, name))
+        await asyncio.sleep(0)
+    return Claims(task_id, task.state, task.reason, safety, tuple(now), tuple(before))
 
 
 def asked(view: View, task: Task, resident: str | None = None) -> list[str]:
@@ -171,11 +195,12 @@ def past(view: View, task_id: str) -> list[Past]:
     """How the task was weighed at each of its claims, the oldest first."""
     board.task(view, task_id)
     rows = view.rows(
-        "SELECT id, number, resident, started_at, ending, weighed FROM attempts WHERE task = ? ORDER BY id", (task_id,)
+        "SELECT id, number, resident, started_at, state, ending, weighed FROM attempts WHERE task = ? ORDER BY id",
+        (task_id,),
     )
     return [
-        Past(number, count, resident, at, ending, msgspec.json.decode(weighed, type=Kept) if weighed else None)
-        for number, count, resident, at, ending, weighed in rows
+        Past(number, count, resident, at, state, ending, msgspec.json.decode(weighed, type=Kept) if weighed else None)
+        for number, count, resident, at, state, ending, weighed in rows
     ]
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vivarium_kernel import board, holds, ledger, people, village_time
 from vivarium_kernel.board import Posting
 from vivarium_kernel.errors import Forbidden, Invalid
-from vivarium_kernel.records import Actor, NewTask, Resident, Task, Verdict
+from vivarium_kernel.plugins import Plugin, name_of
+from vivarium_kernel.records import NewTask, Resident, Task, Verdict
 from vivarium_kernel.settling import Settlement, settle
 from vivarium_kernel.store import Row, Tx, View
-
-if TYPE_CHECKING:
-    from vivarium_kernel.plugins import Plugin
+from vivarium_kernel.terms import Actor
 
 
 class PluginView:
@@ -25,8 +24,11 @@ class PluginView:
         self._once: dict[tuple[str, tuple[Any, ...]], list[Row]] = {}
 
     def of(self, plugin: Plugin) -> PluginView:
-        """The same snapshot for another plugin: what a service that was handed the asker's reads its own tables by."""
-        return PluginView(self._view, plugin.name)
+        """The same snapshot for another plugin: what a service that was handed the asker's reads its own tables by.
+
+        Raises Forbidden for what is no plugin.
+        """
+        return PluginView(self._view, name_of(plugin))
 
     @property
     def now(self) -> int:
@@ -90,9 +92,9 @@ class PluginTx:
     def of(self, plugin: Plugin) -> PluginTx:
         """The same transaction for another plugin: what a service that was handed the asker's works on its own by.
 
-        It is still the same actor's act.
+        It is still the same actor's act. Raises Forbidden for what is no plugin.
         """
-        return PluginTx(self._tx, plugin.name, self.actor, self._endings)
+        return PluginTx(self._tx, name_of(plugin), self.actor, self._endings)
 
     @property
     def now(self) -> int:

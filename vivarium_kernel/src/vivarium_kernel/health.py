@@ -143,11 +143,14 @@ class Health:
         """The figures of every implementation as plain data, by plugin and hook."""
         return [attrs.asdict(tally) for _, tally in sorted(self._tallies.items())]
 
-    def failed(self, tally: Tally, seconds: float, error: BaseException) -> None:
-        """Record a failed run; the fifth in a row switches the implementation off on its hook."""
+    def failed(self, tally: Tally, seconds: float, error: BaseException, written: str = "") -> None:
+        """Record a failed run; the fifth in a row switches the implementation off on its hook.
+
+        ``written`` is where the implementation is, as ``file:line``.
+        """
         tally.took(seconds)
         tally.streak += 1
-        what, place = describe(error), where(error)
+        what, place = describe(error), where(error, written)
         if tally.streak == 1 and what != tally.last_error:  # one that fails at every other call is told of once
             log.warning("plugin %r failed in %s: %s (%s)", tally.plugin, tally.hook, what, place)
         self.note(tally, seconds, what, place)
@@ -210,9 +213,19 @@ def describe(error: BaseException | None) -> str:
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:500]
 
 
-def where(error: BaseException) -> str:
-    """The file and line that raised, as ``file:line``; empty when the error never travelled."""
+def where(error: BaseException, place: str = "") -> str:
+    """The last line of a plugin's own package on the way to an error, as ``file:line``.
+
+    ``place`` is where its function is written; that is the answer where the kernel refused what it had returned.
+    Without it, the line that raised; empty when the error never travelled.
+    """
     # A coroutine may not raise these two: what replaced them comes from the call loop.
     first = error.__cause__ if isinstance(error.__cause__, (StopIteration, GeneratorExit)) else error
-    frames = traceback.extract_tb(first.__traceback__, limit=-1)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    frames = [
+        (frame.f_code.co_filename, line, str(frame.f_globals.get("__name__")).partition(".")[0])
+        for frame, line in traceback.walk_tb(first.__traceback__)
+    ]
+    if place:
+        own = {package for file, _, package in frames if file == place.rpartition(":")[0]}
+        frames = [frame for frame in frames if frame[2] in own]
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else place

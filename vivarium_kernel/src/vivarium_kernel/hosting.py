@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vivarium_kernel import audit, holds, processes
+from vivarium_kernel.clock import Jumps
 from vivarium_kernel.errors import StoreError
 from vivarium_kernel.settling import Retries
 from vivarium_kernel.store import Tx, View
@@ -37,6 +38,8 @@ class Hosting:
         self._process = process
         self._kick = kick
         self._host = False
+        self._jumps = Jumps(village.clock)
+        self._feeling = asyncio.Lock()
 
     async def reap(self, *, release: bool = True) -> None:
         """Give back what gone processes left; with ``release`` also what is held for residents that nobody drives."""
@@ -47,10 +50,24 @@ class Hosting:
         """Become the host if no live process is."""
         self._host = await self._village.store.write(processes.take_host, self._process())
 
+    async def feel_jump(self) -> None:
+        """A jump of the clock ends no lease of workers elsewhere: to be asked before one of theirs is judged by it."""
+        async with self._feeling:
+            seconds = self._jumps.jumped()
+            if seconds:
+                jump = processes.Jump(seconds, self._village.settings.lease_seconds)
+                try:
+                    await self._village.store.write(processes.stand, jump)
+                except StoreError as error:
+                    log.error("workers elsewhere may lose their leases to the clock that jumped: %s", error)
+
     async def tick(self) -> None:
         """Once a second, for ever: what is gone is reaped; on the host, deadlines and grants."""
+        clock = Jumps(self._village.clock)
         while True:
             await asyncio.sleep(1.0)
+            if clock.jumped():
+                continue  # by that clock every lease may have lapsed: who lives renews it within a second
             try:
                 with self._village.store.view() as view:
                     work = self._upkeep(view)
@@ -90,9 +107,13 @@ class Hosting:
         """On the host, for ever: tell plugins of events after their commit, at least once, from each one's cursor."""
         while True:
             told = 0
-            if self._host:
-                for plugin in self._village.hooks.names("on_event"):
-                    told += await self._tell_one(plugin)
+            try:
+                if self._host:
+                    for plugin in self._village.hooks.names("on_event"):
+                        told += await self._tell_one(plugin)
+            except StoreError as error:
+                log.error("plugins can't be told what happened: %s", error)
+                await asyncio.sleep(10.0)
             if not told:
                 await asyncio.sleep(0.5)
 

@@ -22,10 +22,11 @@ from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.errors import Conflict, Invalid, LeaseLapsed, RateLimited, StoreError, VivariumError
 from vivarium_kernel.meters import Meter
 from vivarium_kernel.models import Provider, Tool
-from vivarium_kernel.records import Effect, Entitlement, Resident, Section, Step, Task
+from vivarium_kernel.records import Entitlement, Resident, Section, Step, Task
 from vivarium_kernel.routing import Route
 from vivarium_kernel.settings_record import Models
 from vivarium_kernel.settling import Settled, Settlement
+from vivarium_kernel.terms import Effect
 
 _encode = msgspec.json.Encoder().encode
 UNKEPT = "private"  # in place of the reply of an action that is done anew for it

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Callable
 
 from vivarium_kernel import breakers, timings
-from vivarium_kernel.breakers import Closing, Tripped
+from vivarium_kernel.breakers import Closing, LeftOut, Tripped
 from vivarium_kernel.errors import StoreError
+from vivarium_kernel.terms import LOADING
 from vivarium_kernel.timings import Growth, Timing
 from vivarium_kernel.village import Village
 
@@ -27,6 +28,7 @@ class Keeper:
         self._kick = kick
         self._written: dict[tuple[str, str], tuple[int, int, int, float]] = {}  # (calls, errors, slow, seconds)
         self._noting: set[asyncio.Task[None]] = set()
+        self._left_out: dict[str, str] | None = None  # as it was noted last
 
     async def begin(self) -> None:
         """From now on every switch is noted; what the watchdog switched off before is noted at once."""
@@ -42,6 +44,7 @@ class Keeper:
                     self._note(plugin, hook, "off", cause)
         health.on_change = changed
         await self._village.store.write(timings.forget_old, None)
+        await self._note_left_out()
 
     async def serve(self) -> None:
         """Follow what others switch, and write the figures now and then, for ever."""
@@ -56,6 +59,8 @@ class Keeper:
                 continue
             if switched_on:
                 self._kick()
+            with contextlib.suppress(StoreError):  # the next look tries again
+                await self._note_left_out()
             looks += 1
             if looks % FLUSH_LOOKS == 0:
                 await self._flush()
@@ -67,6 +72,16 @@ class Keeper:
             if isinstance(ended, Exception):
                 log.error("a switch could not be noted: %r", ended)
         await self._flush()
+
+    async def _note_left_out(self) -> None:
+        causes = {each.name: "; ".join(map(str, each.errors)) for each in self._village.failed}
+        if causes == self._left_out:
+            return
+        with self._village.store.view() as view:
+            noted = breakers.breakers(view, hook=LOADING)
+        if causes or noted:
+            await self._village.store.write(breakers.note_left_out, LeftOut(causes, self._process()))
+        self._left_out = causes
 
     def _note(self, plugin: str, hook: str, state: str, cause: str) -> None:
         noting = asyncio.ensure_future(self._noted(plugin, hook, state, cause))

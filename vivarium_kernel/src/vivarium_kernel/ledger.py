@@ -13,9 +13,11 @@ from typing import Any
 from attrs import define, frozen
 
 from vivarium_kernel.amounts import money_text
+from vivarium_kernel.budgets import Budget
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, OverBudget
-from vivarium_kernel.records import Actor, Transfer
+from vivarium_kernel.records import Transfer
 from vivarium_kernel.store import Tx, View, json_list
+from vivarium_kernel.terms import Actor
 
 CURRENCIES = ("aid", "usd")
 LARGEST_MICROS = 10**15
@@ -203,6 +205,7 @@ class Books:
             actor,
             {"key": key, "payer": payer, "payee": payee, "currency": currency, "micros": micros, "reason": reason,
              "ref": ref},
+            *_about(payer, payee, ref),
         )  # fmt: skip
         return True
 
@@ -225,9 +228,10 @@ class Books:
         ``cap`` is that of a budget that is yet to be made.
         """
         budget = self.budget(scope, currency)
-        left = budget.cap - budget.reserved - budget.spent if budget is not None else cap
-        if left is not None and micros > left and self._made(key) is None:
-            raise _over_cap(scope, currency, left, micros, (cap or 0) if budget is None else budget.cap)
+        if budget is None and cap is not None:
+            budget = _Budget(cap, 0, 0, None)
+        if budget is not None and micros > budget.cap - budget.reserved - budget.spent and self._made(key) is None:
+            raise _over_cap(scope, currency, budget, micros)
 
     # Budgets
 
@@ -255,7 +259,7 @@ class Books:
         budgets = [(scope, self.budget(scope, currency)) for scope in scopes]
         for scope, budget in budgets:
             if budget is not None and budget.reserved + budget.spent + micros > budget.cap:
-                raise _over_cap(scope, currency, budget.cap - budget.reserved - budget.spent, micros, budget.cap)
+                raise _over_cap(scope, currency, budget, micros)
         for _, budget in budgets:
             if budget is not None:
                 self._change(budget, micros, 0)
@@ -291,18 +295,36 @@ class Books:
             budget.aim(cap)
 
 
-def _over_cap(scope: str, currency: str, left: int, micros: int, cap: int) -> OverBudget:
+def _about(payer: str, payee: str, ref: str) -> tuple[str | None, str | None, int | None]:
+    """The resident, task and attempt that a transfer is about: who is paid, or else who pays, and what for."""
+    account = payee if payee.startswith("resident:") else payer
+    resident = account.split(":", 2)[1] if account.startswith("resident:") else None
+    kind, _, name = ref.partition(":")
+    attempt = int(name) if kind == "attempt" and name.isdecimal() else None
+    return resident, name if kind == "task" else None, attempt
+
+
+def _over_cap(scope: str, currency: str, found: _Budget, micros: int) -> OverBudget:
+    budget = Budget(found.cap, found.reserved, found.spent, found.wanted)
+    for_now = budget.in_line.holds(micros)
+    if for_now:
+        step = "Wait for what is set aside to come back, or raise the cap."
+    elif micros > budget.asked_micros:
+        step = "It never fits: raise the cap, or post the task with a smaller budget."
+    elif scope.rpartition(":")[2].isdigit():
+        step = "Wait for the next day, or raise the cap."
+    else:
+        step = "What was spent does not come back: raise the cap."
+    left, cap = money_text(budget.left_micros), money_text(budget.asked_micros)
     return OverBudget(
         "budget.cap",
-        f"The budget {scope} has {money_text(left)} {currency} left of {money_text(cap)}; "
-        f"{money_text(micros)} is needed.",
-        "Wait for what is reserved to come back, or raise the cap."
-        if micros <= cap
-        else "It never fits: raise the cap, or post the task with a smaller budget.",
+        f"The budget {scope} has {left} {currency} left of {cap}; {money_text(micros)} is needed.",
+        step,
         scope=scope,
         requested=micros,
-        remaining=left,
-        cap=cap,
+        remaining=budget.left_micros,
+        cap=budget.asked_micros,
+        for_now=for_now,
     )
 
 

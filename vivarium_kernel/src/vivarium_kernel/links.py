@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,9 +12,10 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.circuit import Circuit
 from vivarium_kernel.jobs import Acted
 from vivarium_kernel.models import Provider
-from vivarium_kernel.records import Actor, Entitlement, Resident
+from vivarium_kernel.records import Entitlement, Resident
 from vivarium_kernel.settling import Settled, Settlement
 from vivarium_kernel.store import Tx
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village import Said, Village
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ class LocalLink:
         self._write = village.store.write
 
     def intend(self, intent: stepping.Intent) -> Awaitable[None]:
-        return cast("Awaitable[None]", self._write(stepping.intend, intent))
+        return self._write(stepping.intend, intent)
 
     def record(self, result: stepping.Result) -> Awaitable[None]:
-        return cast("Awaitable[None]", self._write(stepping.record, result))
+        return self._write(stepping.record, result)
 
     def settle(self, settlement: Settlement) -> Awaitable[Settled]:
-        return cast("Awaitable[Settled]", self._write(settling.settle, settlement))
+        return self._write(settling.settle, settlement)
 
     def provider(self, name: str) -> Provider:
         return self._village.provider(name)
@@ -69,7 +70,7 @@ class LocalLink:
         return Acted(msgspec.json.decode(done.reply), done.ended)
 
     def distrust(self, provider: str, reason: str) -> None:
-        self._village.distrusted[provider] = reason
+        self._village.distrust(provider, reason)
         self._write(_note_distrust, (provider, reason))
 
 

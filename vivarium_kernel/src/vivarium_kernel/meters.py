@@ -9,8 +9,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from vivarium_kernel.errors import RateLimited
-from vivarium_kernel.records import MICROS
 from vivarium_kernel.store import Tx
+from vivarium_kernel.terms import MICROS
 
 
 @frozen

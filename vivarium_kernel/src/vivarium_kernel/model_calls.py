@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 
 from vivarium_kernel import routing
 from vivarium_kernel.errors import Forbidden, VivariumError
+from vivarium_kernel.health import describe, where
 from vivarium_kernel.meters import Meter
 from vivarium_kernel.models import (
     BYTES_A_TOKEN,
@@ -31,7 +32,8 @@ from vivarium_kernel.models import (
     ToolCall,
     split_name,
 )
-from vivarium_kernel.records import Effect, Entitlement, Usage
+from vivarium_kernel.records import Entitlement, Usage
+from vivarium_kernel.terms import Effect
 
 if TYPE_CHECKING:
     from vivarium_kernel.jobs import Job
@@ -68,8 +70,14 @@ async def call(job: Job, request: Request) -> Reply:
     provider_name, model = split_name(request.model)
     entitlement = job.entitled()
     routing.check(request.model, entitlement, job.models)
-    provider = job.provider(provider_name)
-    price = routing.price_of(request.model, provider.price(model), job.models)
+    try:
+        provider = job.provider(provider_name)
+        its_price = provider.price(model)
+    except VivariumError:
+        raise
+    except Exception as error:
+        raise ProviderFault(_broken(request.model, error), started=False) from error
+    price = routing.price_of(request.model, its_price, job.models)
     terms = _terms(request, price, entitlement)
     recorded = await job.begin(
         "model",
@@ -125,10 +133,8 @@ async def _answered(job: Job, request: Request, provider: Provider, terms: _Term
         job.end(
             state, {"fault": fault.reason, "kind": fault.kind}, spent_micros=spent, aid_micros=aid, prompt=terms.prompt
         )  # fmt: skip
-        if (
-            fault.kind == "unauthorized"
-        ):  # no key, or a wrong one, is nothing that time mends: the task waits for people
-            circuit.undecided()
+        if fault.kind == "unauthorized":
+            circuit.undecided()  # no key, or a wrong one, is nothing that time mends: the task waits for people
         elif circuit.failed(job.now(), fault.reason):
             job.note_circuit(request.model, fault.reason)
         raise
@@ -147,10 +153,22 @@ async def _answered(job: Job, request: Request, provider: Provider, terms: _Term
 async def _in_time(provider: Provider, request: Request) -> Reply:
     try:
         async with asyncio.timeout(request.timeout_seconds):
-            return await provider.complete(request)
+            reply = await provider.complete(request)
     except TimeoutError:
         said = f"{request.model} did not answer within {request.timeout_seconds:g} s"
         raise ProviderFault(said, started=True, kind="timeout") from None
+    except VivariumError:
+        raise
+    except Exception as error:  # a fault of the provider's own code, and not of the plugin that asks it
+        raise ProviderFault(_broken(request.model, error), started=True) from error
+    if not (isinstance(reply, Reply) and isinstance(reply.text, str) and isinstance(reply.usage, Usage)):
+        raise ProviderFault(f"the provider of {request.model} answered no sound Reply: {reply!r:.200}", started=True)
+    return reply
+
+
+def _broken(model: str, error: Exception) -> str:
+    at = where(error)
+    return f"the provider of {model} failed: {describe(error)}" + (f" ({at})" if at else "")
 
 
 def _record(job: Job, request: Request, reply: Reply, terms: _Terms, seconds: float) -> Reply:
@@ -220,8 +238,7 @@ def _again(recorded: dict[str, Any]) -> Reply:
 
 
 def _can_be_true(usage: Usage) -> bool:
-    numbers = (usage.tokens_in, usage.tokens_out, usage.cached_tokens)
-    return (
-        all(type(number) is int and 0 <= number <= MOST_TOKENS for number in numbers)
-        and usage.cached_tokens <= usage.tokens_in
-    )
+    for number in (usage.tokens_in, usage.tokens_out, usage.cached_tokens):
+        if type(number) is not int or not 0 <= number <= MOST_TOKENS:
+            return False
+    return usage.cached_tokens <= usage.tokens_in

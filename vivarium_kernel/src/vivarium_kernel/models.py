@@ -139,7 +139,7 @@ class Request:
     @property
     def text(self) -> str:
         """All that is said in the messages."""
-        return "\n\n".join(message.text for message in self.messages if message.text)
+        return "\n\n".join([message.text for message in self.messages if message.text])
 
 
 @frozen

@@ -15,9 +15,10 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.claiming import token_digest
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from vivarium_kernel.problems import near
-from vivarium_kernel.records import MICROS, Actor, Resident, ResidentState, Role
+from vivarium_kernel.records import Resident
 from vivarium_kernel.settling import EndAttempt, Settlement, settle
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.terms import MICROS, Actor, ResidentState, Role
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 NAMES = [
@@ -63,7 +64,10 @@ class NewResident:
 
 
 def add(tx: Tx, new: NewResident) -> Resident:
-    """Add a resident; one that is there is given back as it is. Raises Invalid for a bad name."""
+    """Add a resident; one that is there is given back as it is.
+
+    Raises Invalid for a bad name, and Conflict for that of one who is banned or retired.
+    """
     if not NAME.fullmatch(new.name):
         raise Invalid(
             "resident.name",
@@ -73,7 +77,10 @@ def add(tx: Tx, new: NewResident) -> Resident:
         )
     known = tx.row(f"SELECT {_COLUMNS} FROM residents WHERE name = ?", (new.name,))
     if known is not None:
-        return Resident(*known)
+        there = Resident(*known)
+        if there.state in _FOR_GOOD:
+            raise _gone(there)
+        return there
     tx.insert("residents", "name, model, created_at", [(new.name, new.model, tx.now)])
     emit(tx, "resident.added", new.actor, resident=new.name, model=new.model)
     if new.start_micros:
@@ -117,7 +124,7 @@ def change(tx: Tx, asked: Change) -> Resident:
     if now.state == asked.state:
         return now
     if now.state in _FOR_GOOD:
-        raise Conflict("resident.for_good", f"{asked.name} is {now.state}, and that is for good.")
+        raise _gone(now)
     tx.run("UPDATE residents SET state = ?, reason = ? WHERE name = ?", (asked.state, asked.reason, asked.name))
     emit(tx, f"resident.{asked.state}", asked.actor, resident=asked.name, reason=asked.reason, before=now.state)
     if asked.state in ("quarantined", "banned", "retired"):
@@ -131,6 +138,13 @@ def change(tx: Tx, asked: Change) -> Resident:
         # What was held for this resident anybody may take.
         tx.run("UPDATE tasks SET held_for = NULL WHERE held_for = ? AND wanted IS NULL", (asked.name,))
     return resident(tx, asked.name)
+
+
+def _gone(one: Resident) -> Conflict:
+    return Conflict(
+        "resident.for_good", f"{one.name} is {one.state}, and that is for good.",
+        "Add a resident with another name: vivarium resident add NAME.",
+    )  # fmt: skip
 
 
 def end_running(tx: Tx, name: str, reason: str, actor: str, end_attempt: EndAttempt | None) -> None:

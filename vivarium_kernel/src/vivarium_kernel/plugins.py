@@ -9,13 +9,15 @@ from __future__ import annotations
 import heapq
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import attrs
 
 from vivarium_kernel import fitting, hookspecs, offering
-from vivarium_kernel.errors import Invalid
+from vivarium_kernel.errors import Forbidden, Invalid
 from vivarium_kernel.health import describe
 from vivarium_kernel.hookspecs import hookimpl
 from vivarium_kernel.installed import GROUP, UNCLASH, Found, claimants, claims
@@ -216,10 +218,30 @@ def build(
             plugin = known if type(known) is cls else cls(village, configs[name])
             registry.register(plugin, name)
             built[name] = plugin
+            _admitted[id(plugin)] = weakref.ref(plugin, partial(_forget, id(plugin))), name
         except BaseException as error:  # SystemExit too is the plugin's fault
             cure = f"mend it, or switch it off: {switch_off(name)}"
             errors[name] = [Broken(name, _named(cls), f"can't be built: {describe(error)}", cure)]
     return list(built.values()), [Failed(name, tuple(wrong)) for name, wrong in sorted(errors.items())]
+
+
+# The plugins that were built here, by identity: what an object says of itself, or whom it equals, proves nothing.
+_admitted: dict[int, tuple[weakref.ref[Plugin], str]] = {}
+
+
+def _forget(number: int, _: weakref.ref[Plugin]) -> None:
+    _admitted.pop(number, None)
+
+
+def name_of(plugin: Plugin) -> str:
+    """The name under which this very plugin was built. Raises Forbidden for anything else that calls itself one."""
+    found = _admitted.get(id(plugin))
+    if found is None or found[0]() is not plugin:
+        raise Forbidden(
+            "plugins.of", f"{plugin!r:.80} is no plugin of an open village.",
+            "Hand over the plugin itself, as the service of another was made with.",
+        )  # fmt: skip
+    return found[1]
 
 
 def examined(

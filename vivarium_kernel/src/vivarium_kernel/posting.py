@@ -27,7 +27,8 @@ from vivarium_kernel.checks import (
     wrong,
 )
 from vivarium_kernel.problems import InputError, Problem, key_path, listed, near, quoted
-from vivarium_kernel.records import ANY_ENDING, ENDED_STATES, Effect, NewTask
+from vivarium_kernel.records import NewTask
+from vivarium_kernel.terms import ANY_ENDING, ENDED_STATES, Effect
 
 BUILT_IN_MODES = ("command", "llm")
 MOST_CHARACTERS = 100_000

@@ -12,10 +12,11 @@ from attrs import field, frozen
 
 from vivarium_kernel import people, village_time
 from vivarium_kernel.audit import emit
-from vivarium_kernel.records import MICROS, Actor, EndingKind
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, settle
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.terms import MICROS, Actor, EndingKind
 
+REMOTE = "remote"  # the kind of a worker elsewhere, which has its row here
 DRIVEN_AT_ONCE = 256  # residents that one transaction takes up or makes: more would hold the loop
 
 
@@ -56,35 +57,101 @@ def is_gone(me: Self, machine: str, pid: int, started: str) -> bool:
 
 @frozen
 class Register:
-    """This process joins the village for ``lease_seconds``, to drive ``residents`` residents (names it may make)."""
+    """This process joins the village for ``lease_seconds``; ``address`` is the URL of the API that it serves."""
 
     me: Self
     kind: str
     lease_seconds: float
+    address: str | None = None
 
 
 def register(tx: Tx, asked: Register) -> int:
     """Write this process's lease row; returns its number."""
     number = (tx.row("SELECT coalesce(max(id), 0) + 1 FROM processes") or (1,))[0]
     tx.insert(
-        "processes", "id, machine, pid, pid_started, kind, started_at, lease_until_at",
+        "processes", "id, machine, pid, pid_started, kind, started_at, lease_until_at, address",
         [(number, asked.me.machine, asked.me.pid, asked.me.started, asked.kind, tx.now,
-          tx.now + int(asked.lease_seconds * MICROS))],
+          tx.now + int(asked.lease_seconds * MICROS), asked.address)],
     )  # fmt: skip
     emit(tx, "process.started", "system:kernel", process=number, type=asked.kind)
     return int(number)
 
 
-def renew(tx: Tx, asked: tuple[int, float]) -> bool:
+def open_at(tx: Tx, asked: tuple[int, str]) -> None:
+    """A process serves the API at this address from now on."""
+    number, address = asked
+    tx.run("UPDATE processes SET address = ? WHERE id = ?", (address, number))
+
+
+@frozen
+class Process:
+    """A process whose lease stands. ``gone`` is one of this machine that was killed; ``address`` is its API's URL."""
+
+    id: int
+    kind: str
+    pid: int
+    machine: str
+    host: bool
+    started_at: int
+    lease_until_at: int
+    gone: bool
+    address: str | None
+
+
+def present(view: View) -> list[Process]:
+    """The processes whose leases stand, the oldest first."""
+    me = this_process()
+    return [
+        Process(number, kind, pid, machine, bool(host), at, until, is_gone(me, machine, pid, started), address)
+        for number, kind, pid, machine, host, at, until, started, address in view.rows(
+            "SELECT id, kind, pid, machine, host, started_at, lease_until_at, pid_started, address FROM processes "
+            "WHERE ended_at IS NULL AND lease_until_at >= ? ORDER BY id",
+            (view.now,),
+        )
+    ]
+
+
+@frozen
+class Renewal:
+    """Renew a process's lease for so many seconds. ``stands``: it does so by a clock of its own that never jumps."""
+
+    process: int
+    seconds: float
+    stands: bool = False
+
+
+def renew(tx: Tx, asked: Renewal) -> bool:
     """Renew one lease row for all of a process's attempts. False when it had lapsed: they are not its any more."""
-    number, seconds = asked
+    number, seconds = asked.process, asked.seconds
     row = tx.row("SELECT lease_until_at, host FROM processes WHERE id = ? AND ended_at IS NULL", (number,))
-    if row is None or row[0] < tx.now:
+    if row is None or (row[0] < tx.now and not asked.stands):
         return False
     if row[1]:
         fold_time(tx)
     tx.run("UPDATE processes SET lease_until_at = ? WHERE id = ?", (tx.now + int(seconds * MICROS), number))
     return True
+
+
+@frozen
+class Jump:
+    """The clock of the village's machine went another way than its seconds did. A lease lasts ``lease_seconds``."""
+
+    seconds: float
+    lease_seconds: float
+
+
+def stand(tx: Tx, jump: Jump) -> None:
+    """After a jump of the clock, let the leases of workers elsewhere that stood before it stand as if just renewed.
+
+    They renew by clocks of their own, and know nothing of this one; the processes of this machine see the jump. Each of
+    them may say so: it is the same thing again.
+    """
+    until, passed = tx.now + int(jump.lease_seconds * MICROS), tx.now - int(max(0.0, jump.seconds) * MICROS)
+    for table, elsewhere in (
+        ("processes", f"kind = '{REMOTE}' AND ended_at IS NULL"),
+        ("attempts", "state = 'running' AND process IS NULL"),
+    ):
+        tx.run(f"UPDATE {table} SET lease_until_at = ? WHERE {elsewhere} AND lease_until_at >= ?", (until, passed))
 
 
 def take_host(tx: Tx, number: int) -> bool:
@@ -199,22 +266,64 @@ def release_unheld(tx: Tx) -> None:
 
 @frozen
 class Drive:
-    """Ask for ``count`` residents to drive; new ones are made when too few are free, ``DRIVEN_AT_ONCE`` at a time."""
+    """Ask for ``count`` residents to drive; new ones are made when too few are free, ``DRIVEN_AT_ONCE`` at a time.
+
+    ``main``: it is for the village's own number of residents, and not for those of a further process. ``least`` are
+    made whoever keeps a place.
+    """
 
     process: int
     count: int
     start_micros: int
     actor: Actor | str = "system:kernel"
+    main: bool = False
+    least: int = 0
 
 
-def drive(tx: Tx, asked: Drive) -> list[str]:
+@frozen
+class Staff:
+    """The residents as one process finds them: those that it drives, and active ones whom nobody drives.
+
+    ``kept`` are the places of those that are paused or quarantined: of those that it drove then, and for a ``main``
+    process also of those whom nobody drove. ``stopped``: nobody at all is active, and somebody may come back. Either
+    way nobody is made in their place: who did that did not want their work to go on.
+    """
+
+    driven: int
+    free: int
+    kept: int
+    stopped: bool
+
+    def missing(self, count: int, least: int = 0) -> int:
+        """How many residents are to be made, so that ``count`` have a place, and ``least`` of them are at work."""
+        return (
+            0 if self.stopped else max(0, count - self.kept - self.driven - self.free, least - self.driven - self.free)
+        )
+
+
+def staff(source: View | Tx, process: int, *, main: bool) -> Staff:
+    """Count the residents for this process."""
+    rows = source.rows(
+        "SELECT sum(state = 'active' AND process IS ?1), sum(state = 'active' AND process IS NULL), "
+        "sum(state <> 'active' AND (process IS ?1 OR (?2 AND process IS NULL))), sum(state = 'active') = 0 "
+        "FROM residents WHERE state IN ('active', 'paused', 'quarantined')",
+        (process, main),
+    )
+    driven, free, kept, stopped = (found or 0 for found in rows[0])
+    return Staff(driven, free, kept, bool(stopped))
+
+
+def drive(tx: Tx, asked: Drive) -> list[str] | None:
     """Give this process residents that no other process drives, up to ``count`` in all; returns all that it drives.
 
-    One transaction takes up ``DRIVEN_AT_ONCE`` more at most: whoever wants more asks again until there are enough.
+    One transaction takes up ``DRIVEN_AT_ONCE`` more at most: whoever wants more asks again until there are enough. None
+    for a process that was ended: it drives nobody before it has joined again.
     """
-    mine = [row[0] for row in tx.rows("SELECT name FROM residents WHERE process = ? ORDER BY name", (asked.process,))]
-    inactive = {row[0] for row in tx.rows("SELECT name FROM residents WHERE state <> 'active'")}
-    keep = [name for name in mine if name not in inactive][: asked.count]
+    if not tx.rows("SELECT 1 FROM processes WHERE id = ? AND ended_at IS NULL", (asked.process,)):
+        return None
+    sql = "SELECT name, state FROM residents WHERE process = ? ORDER BY name"
+    mine: dict[str, str] = dict(tx.rows(sql, (asked.process,)))
+    keep = [name for name, state in mine.items() if state == "active"][: asked.count]
     free = [
         row[0]
         for row in tx.rows(
@@ -224,17 +333,18 @@ def drive(tx: Tx, asked: Drive) -> list[str]:
         )
     ]
     names = keep + free
-    new = min(asked.count - len(names), DRIVEN_AT_ONCE - len(free))
+    new = min(staff(tx, asked.process, main=asked.main).missing(asked.count, asked.least), DRIVEN_AT_ONCE - len(free))
     if new > 0:
         taken = {row[0] for row in tx.rows("SELECT name FROM residents")}
         for name in islice(people.free_names(taken.__contains__), new):
             people.add(tx, people.NewResident(name, asked.actor, start_micros=asked.start_micros))
             names.append(name)
-    held, driven = set(mine), set(names)
-    for name in [name for name in mine if name not in driven]:
-        tx.run("UPDATE residents SET process = NULL WHERE name = ?", (name,))
+    driven = set(names)
+    for name, state in mine.items():
+        if name not in driven and state not in ("paused", "quarantined"):
+            tx.run("UPDATE residents SET process = NULL WHERE name = ?", (name,))
     tx.update(
         "residents", "process = v.column2", "residents.name = v.column1",
-        [(name, asked.process) for name in names if name not in held],
+        [(name, asked.process) for name in names if name not in mine],
     )  # fmt: skip
     return names

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from attrs import evolve
+from msgspec.structs import replace
 
 from vivarium_kernel.models import Message, count_tokens
 from vivarium_kernel.records import Section
@@ -70,7 +70,7 @@ def assemble(
             entry["dropped"] = True
         record.append(entry)
     kept = [
-        evolve(found[place][1], text=texts[place]) if found[place][1].untrusted else found[place][1]
+        replace(found[place][1], text=texts[place]) if found[place][1].untrusted else found[place][1]
         for place in order
         if place not in dropped
     ]

@@ -45,6 +45,7 @@ from vivarium_kernel.structuring import structure
 
 C = TypeVar("C")
 WAIT_SECONDS = 20.0  # how long one claim waits at the village
+MOST_GIVEN_UP = 1_000  # tasks that a claim may leave out
 log = logging.getLogger("vivarium.remote")
 _HITCHES = (Unreachable, StoreError, TooOften)  # what passes by itself
 
@@ -63,10 +64,11 @@ class Place:
         (self.folder / "files").mkdir(parents=True, exist_ok=True)
         self._points = {point.name: point for point in entry_points(group="vivarium.models")}
         self._providers: dict[str, Provider] = {Scripted.name: Scripted()}
+        self.distrusted: dict[str, str] = {}  # those of them that are asked no more, and why
 
     @property
     def providers(self) -> tuple[str, ...]:
-        return tuple(sorted({*self._points, *self._providers}))
+        return tuple(sorted({*self._points, *self._providers} - self.distrusted.keys()))
 
     def add_provider(self, provider: Provider) -> None:
         """Add one that is not installed: for tests and programs."""
@@ -135,6 +137,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._lapsed = asyncio.Event()
         self._circuits: dict[str, Circuit] = {}
+        self._cannot: dict[str, None] = {}  # tasks whose commands may not be run here
         self._warned: set[str] = set()  # what was said since the village last answered
 
     @property
@@ -186,7 +189,7 @@ class Worker:
     # Joining
 
     async def _join(self) -> None:
-        joined = await self._server.post("/wire/workers", wire.Join(self._count), wire.Joined)
+        joined = await self._server.post("/wire/workers", wire.Join(self._count, self._number or None), wire.Joined)
         self._number, self._names, self._lease = joined.worker, joined.residents, joined.lease_seconds
         self._warned.clear()
 
@@ -208,13 +211,10 @@ class Worker:
     # A resident's life
 
     async def _live(self, name: str) -> None:
-        asked = wire.ClaimRequest(
-            self._number, name, WAIT_SECONDS, self._modes, self.place.providers, self._shares_folder
-        )
         tries = 0
         while not self._draining.is_set():
             try:
-                claim = await self._claim(asked)
+                claim = await self._claim(name)
                 tries = 0
                 self._warned.clear()
             except _HITCHES as error:
@@ -230,8 +230,12 @@ class Worker:
                 await self._cycle(claim)
         await asyncio.Event().wait()  # until everybody is done
 
-    async def _claim(self, asked: wire.ClaimRequest) -> wire.Claim | None:
-        """A claim, or None when there is none; draining ends the wait."""
+    async def _claim(self, name: str) -> wire.Claim | None:
+        """A claim for one resident, or None when there is none; draining ends the wait."""
+        asked = wire.ClaimRequest(
+            self._number, name, WAIT_SECONDS, self._modes, self.place.providers, self._shares_folder,
+            tuple(self._cannot),
+        )  # fmt: skip
         asking = asyncio.ensure_future(
             self._server.post("/wire/claims", asked, wire.ClaimReply, seconds=asked.wait_seconds + 15.0)
         )
@@ -245,7 +249,7 @@ class Worker:
 
     async def _cycle(self, claim: wire.Claim) -> None:
         """One act from its claim to its end. Whatever goes wrong in it stays in it."""
-        link = RemoteLink(self._server, claim, self.place.provider, self._circuits)
+        link = RemoteLink(self._server, claim, self.place.provider, self._circuits, self.place.distrusted)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a cycle runs in a task")
@@ -278,8 +282,9 @@ class Worker:
             subject = Subject("command", "", task.command, task, claim.resident.name, claim.attempt, task.cwd)
             safety = await self._hooks.check_safety(subject)
             if safety.verdict.answer != "allow":
-                reason = f"not on this worker: {safety.verdict}"
-                return await link.release(reason[:2000], declined=True)
+                settled = await link.release(f"not on this worker: {safety.verdict}"[:2000])
+                await self._give_up(task.id)
+                return settled
         holder = Holder(None, b"")  # the wire tells the village who holds it
         claimed = Claimed(
             claim.attempt, task, claim.resident, claim.cycle, claim.number, holder, 0, claim.day, claim.hour
@@ -291,6 +296,16 @@ class Worker:
         with contextlib.suppress(Conflict, Forbidden, Invalid):
             await job.recorded()  # the village knows what it refused, and judges the outcome by it
         return await job.finish(Settlement(claim.attempt, holder, "accepted", outcome=outcome))
+
+    async def _give_up(self, task: str) -> None:
+        """This worker may not run a task: it asks for it no more, which says nothing of the resident it lives for.
+
+        Of very many it forgets the oldest, and takes its time before it meets them again.
+        """
+        self._cannot[task] = None
+        if len(self._cannot) > MOST_GIVEN_UP:
+            del self._cannot[next(iter(self._cannot))]
+            await asyncio.sleep(1.0)
 
     # What runs beside the residents
 

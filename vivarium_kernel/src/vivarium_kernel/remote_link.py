@@ -14,7 +14,7 @@ from vivarium_kernel import stepping
 from vivarium_kernel.api import wire_shapes as wire
 from vivarium_kernel.api.shapes import Nothing
 from vivarium_kernel.circuit import Circuit
-from vivarium_kernel.errors import Forbidden, StoreError, Unauthorized
+from vivarium_kernel.errors import Distrusted, StoreError, Unauthorized
 from vivarium_kernel.jobs import Acted
 from vivarium_kernel.models import Provider
 from vivarium_kernel.records import Entitlement, Outcome, Resident
@@ -44,6 +44,7 @@ class RemoteLink:
         claim: wire.Claim,
         providers: Callable[[str], Provider],
         circuits: dict[str, Circuit],
+        distrusted: dict[str, str],
     ) -> None:
         self.attempt = claim.attempt
         self.settling = False
@@ -53,7 +54,7 @@ class RemoteLink:
         self._until = time.monotonic() + claim.lease_seconds
         self._providers = providers
         self._circuits = circuits
-        self._distrusted: dict[str, str] = {}
+        self._distrusted = distrusted
         self._last: asyncio.Future[Any] | None = None
 
     # jobs.Link
@@ -85,8 +86,10 @@ class RemoteLink:
 
     def provider(self, name: str) -> Provider:
         if name in self._distrusted:
-            raise Forbidden("model.distrusted", f"{name} is refused: {self._distrusted[name]}.",
-                            "An operator has to look at it.")  # fmt: skip
+            raise Distrusted(
+                "model.distrusted", f"{name} is refused: {self._distrusted[name]}.",
+                "Look at it; a worker that is begun anew asks it again.",
+            )  # fmt: skip
         return self._providers(name)
 
     def entitled(self, resident: Resident) -> Entitlement | None:
@@ -94,7 +97,10 @@ class RemoteLink:
         return None
 
     def distrust(self, provider: str, reason: str) -> None:
-        self._distrusted[provider] = reason
+        if provider not in self._distrusted:
+            self._distrusted[provider] = reason
+            log.error("%s is asked no more until this worker is begun anew: %s", provider, reason)
+            self._in_order("distrust", wire.Distrust(provider, reason[:2000]), Nothing, _nothing)
 
     def circuit(self, model: str) -> Circuit:
         return self._circuits.setdefault(model, Circuit())

@@ -12,8 +12,8 @@ import msgspec
 from attrs import frozen
 
 from vivarium_kernel.errors import Conflict
-from vivarium_kernel.records import MICROS, Actor
 from vivarium_kernel.store import Tx
+from vivarium_kernel.terms import MICROS, Actor
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 

@@ -6,14 +6,17 @@ A round reads one snapshot, lets each resident weigh its slice of the window, an
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 
 from attrs import frozen
 from msgspec import Struct
 
-from vivarium_kernel import board, claiming, people, village_time
+from vivarium_kernel import board, budgets, claiming, people, village_time
+from vivarium_kernel.budgets import Span
 from vivarium_kernel.calls import Hooks
-from vivarium_kernel.claiming import Claimed, NotClaimed, Pick, Round, Window
+from vivarium_kernel.claiming import DAY_MICROS, Claimed, Line, NotClaimed, Pick, Round, Window
 from vivarium_kernel.errors import StoreError
 from vivarium_kernel.records import Claim, Entitlement, NewTask, Resident, Section, Step, Task
 from vivarium_kernel.store import Tx, View, json_list
@@ -22,6 +25,8 @@ from vivarium_kernel.weighing import Weighed, judged, weigh
 
 LARGEST_ROUND = 64
 SUBJECTS = ("task", "command", "prompt", "tool_call", "outcome", "message")
+MOST_GUARDS = 3  # times in a row that a run waits for a check that can't judge
+MOST_REFUSALS = 10_000
 FREE_IN_A_ROW = 6  # free cycles before a resident rests a village hour
 
 
@@ -37,28 +42,53 @@ class Won(Struct, frozen=True):
 
 @frozen
 class Seat:
-    """How a resident of another machine waits: the digest of its job's own token, that job's lease, what it can do."""
+    """How a resident of another machine waits: its worker's number, the digest of its job's own token, that job's
+    lease, and what the worker can do.
+    """
 
+    worker: int
     token: bytes
     lease_seconds: float
     fits: Callable[[Task, Resident], bool]
 
 
 class _Waiting:
-    """A resident who waits for a task."""
+    """A resident who waits for a task, or who will in a moment: ``early``, its last attempt is about to be settled."""
 
-    __slots__ = ("answer", "cursor", "name", "passed_at", "refused", "refused_at", "rests", "seat", "wide")
+    __slots__ = (
+        "answer", "began", "cursor", "early", "name", "passed_at", "refused", "refused_at", "rests", "rests_at", "seat",
+        "wide",
+    )  # fmt: skip
 
-    def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None) -> None:
+    def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None, *, early: bool = False) -> None:
         self.name = name
         self.seat = seat
         self.answer = answer
+        self.early = early
+        self.began = -1  # the look at which it began to look through the board
         self.cursor: tuple[int, int] | None = None
         self.wide = claiming.WEIGHED
         self.refused: set[int] = set()  # what it was refused in a transaction at the look `refused_at`
         self.refused_at = -1
-        self.rests = False  # at the last look
+        self.rests = False  # at the look `rests_at`, or it may want later what it was not offered then
+        self.rests_at = -1
         self.passed_at = -1  # the look at which it had seen the whole board and could take nothing
+
+
+class Pages:
+    """The open tasks of one snapshot but those that stand in line for a cap; residents who look as far share a page."""
+
+    def __init__(self, window: Window, view: View, limit: int, in_line: Line) -> None:
+        self._window, self._view, self._in_line = window, view, in_line
+        self._pages: dict[tuple[int, tuple[int, int] | None], list[Task]] = {}
+        self.limit = limit
+        self.front = window.read(view, limit, without=in_line)
+
+    def read(self, limit: int, after: tuple[int, int] | None) -> list[Task]:
+        found = self._pages.get((limit, after))
+        if found is None:
+            found = self._pages[limit, after] = self._window.read(self._view, limit, after, without=self._in_line)
+        return found
 
 
 class Rounds:
@@ -80,29 +110,53 @@ class Rounds:
         self._on_lapsed = on_lapsed
         self._lapsed: int | None = None  # the process number whose lease was found to have lapsed
         self._waiting: dict[str, _Waiting] = {}
+        self._early: dict[str, _Waiting] = {}  # of those, and of those who were served: who has not come yet
         self._pace_seconds = village.times().pace_seconds
         self._look = 0  # counts the reasons to look at the board again
         self._window = Window()
+        self._room: int | None = None  # under the caps, at the last round; None where nothing was set aside
         self._kicked = asyncio.Event()
         self._free: dict[str, tuple[int, int]] = {}  # resident -> (free cycles in a row, rests until this hour)
+        self._guards = 0  # how often in a row a check could not judge
         self._guarded: dict[str, float] = {}  # kind of subject -> until when tasks that need it judged are left alone
         self.refusals: dict[str, str] = {}  # task -> why nobody took it, as far as this process has seen
-        self._kept_back = False  # the last look left tasks alone whose model failed again and again
 
     async def claim(self, resident: str, seat: Seat | None = None) -> Won:
         """Wait until this resident has a task. Cancelling it takes the resident out of the rounds."""
-        answer: asyncio.Future[Won] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting[resident] = _Waiting(resident, answer, seat)
-        self._kicked.set()
+        waiting = self._early.pop(resident, None) if seat is None else None
+        if waiting is None:
+            waiting = self._waiting[resident] = _Waiting(resident, asyncio.get_running_loop().create_future(), seat)
+        if not waiting.answer.done():
+            waiting.early, waiting.passed_at = False, -1
+            self._kicked.set()
         try:
-            return await answer
+            return await waiting.answer
         except asyncio.CancelledError:
-            if answer.done() and not answer.cancelled():
-                self._give_back(answer.result().claimed)  # it was won at the very moment of leaving
+            self._leave(waiting)
             raise
-        finally:
-            if self._waiting.get(resident) is waiting:
-                del self._waiting[resident]
+
+    def claim_early(self, resident: str) -> None:
+        """This resident's attempt is about to be settled, and it will :meth:`claim` again: one commit serves both.
+
+        Not where a plugin reads tables to say who may take what: it would not see what the settlement writes. Nor
+        where more wait to be written than one commit takes: then others are to have their tasks first.
+        """
+        if not self._village.hooks.reads_to_claim and not self._village.store.crowded:
+            answer: asyncio.Future[Won] = asyncio.get_running_loop().create_future()
+            self._waiting[resident] = self._early[resident] = _Waiting(resident, answer, None, early=True)
+            self._kicked.set()
+
+    def forgo(self, resident: str) -> None:
+        """This resident will not claim again after all: what it may have won meanwhile is given back."""
+        waiting = self._early.pop(resident, None)
+        if waiting is not None:
+            self._leave(waiting)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        if self._waiting.get(waiting.name) is waiting:
+            del self._waiting[waiting.name]
+        elif waiting.answer.done() and not waiting.answer.cancelled():
+            self._give_back(waiting.answer.result().claimed)  # it was won at the very moment of leaving
 
     async def claim_now(self, resident: str, task: Task) -> Won | NotClaimed:
         """Claim this task for this resident at once, outside the rounds and under the same rules."""
@@ -123,6 +177,12 @@ class Rounds:
             with self._village.store.view() as view:
                 return self._won(view, answer, hooks, weighed.right)
 
+    def go_on(self) -> None:
+        """This process's lease stands, whatever was found of it before."""
+        if self._lapsed == self.process:
+            self._lapsed = None
+            self.kick()
+
     def kick(self) -> None:
         """The board changed: everybody who waits looks again."""
         self._look += 1
@@ -131,9 +191,14 @@ class Rounds:
     def guard(self, kinds: Sequence[str] | None, seconds: float) -> None:
         """A safety check can't judge these kinds of subject, None all: tasks that need it wait a while."""
         loop = asyncio.get_running_loop()
+        self._guards += not self._guarded  # many may find it out at once
         for kind in SUBJECTS if kinds is None else kinds:
             self._guarded[kind] = loop.time() + seconds
         loop.call_later(seconds, self._unguard)
+
+    def judged(self) -> None:
+        """The checks could judge."""
+        self._guards = 0
 
     def _unguard(self) -> None:
         now = asyncio.get_running_loop().time() + 0.001  # a timer may fire a trifle early, and there is no other
@@ -151,8 +216,12 @@ class Rounds:
 
     @property
     def resting(self) -> bool:
-        """Whether somebody may take later what nobody takes now: who rests, or wants a model that is left alone."""
-        return self._kept_back or any(waiting.rests for waiting in self._waiting.values())
+        """Whether somebody may take later what nobody takes now: who rests, wants a model that is left alone, or what
+        a check could not judge a moment ago. One that can't judge time and again is waited for no longer.
+        """
+        if self._guarded and self._guards <= MOST_GUARDS:
+            return True
+        return any(waiting.rests and waiting.rests_at == self._look for waiting in self._waiting.values())
 
     @property
     def waiting(self) -> int:
@@ -172,17 +241,27 @@ class Rounds:
                     won = await self._round()
                 except StoreError:
                     await asyncio.sleep(1.0)  # a full or locked disk: the residents wait until it is mended
+                    self._kicked.set()
                     break
                 if not won and (self.idle or self._lapsed == self.process):
                     break
+                if not won:
+                    await asyncio.sleep(0)  # however long a board is, a halt is heard while it is looked through
 
     async def _round(self) -> int:
         """One round; returns how many residents got a task."""
-        look = self._look  # what happens from here on is a reason to look again
-        looking = [w for w in self._waiting.values() if w.passed_at != look]
-        if not looking:
-            return 0
-        with self._village.store.view() as view:
+        hooks, store = self._village.hooks, self._village.store
+        openings = store.share.openings
+        with store.view() as view:
+            spans = self._spans(view)
+            self._look += self._made_room(spans)  # who found none looks again, before others take it
+            look = self._look  # what happens from here on is a reason to look again
+            looking = [w for w in self._waiting.values() if w.passed_at != look]
+            if hooks.reads_to_claim:  # it may have been switched on since they asked
+                self._pass(w for w in looking if w.early)
+                looking = [w for w in looking if not w.early]
+            if not looking:
+                return 0
             times = village_time.read_times(view)
             self._pace_seconds = times.pace_seconds
             if times.paused or times.halted:
@@ -192,11 +271,10 @@ class Rounds:
             if not looking:
                 return 0
             residents, resting = _residents(view, looking, times.hour(view.now))
-            self._kept_back = False
             for waiting in looking:
-                waiting.rests = waiting.name in resting
-            hooks = self._village.hooks
-            picks, rights, free = self._weigh(view, looking, residents)
+                waiting.rests = waiting.name in resting or (waiting.rests and waiting.rests_at == look)
+                waiting.rests_at = look
+            picks, rights, free = self._weigh(view, looking, residents, spans)
         for task in free:
             await self._village.store.write(board.post, self._village.posting([task], "system:free_hour"))
         if free:
@@ -204,14 +282,15 @@ class Rounds:
         if not picks:
             return 0
         with hooks.in_use():
-            return await self._claimed(Round(picks, self.process, _reserve(hooks)), hooks, rights, look)
+            return await self._claimed(Round(picks, self.process, _reserve(hooks), openings), hooks, rights, look)
 
     async def _claimed(self, asked: Round, hooks: Hooks, rights: dict[str, Entitlement], look: int) -> int:
         """Claim for a round and hand out what was won; returns how many residents got a task."""
         # A round that has begun is carried to its end: its claims must reach their residents.
-        answers: Sequence[Claimed | NotClaimed] = await asyncio.shield(
-            asyncio.ensure_future(self._village.store.write(claiming.claim, asked, now=True))
-        )
+        # It goes first, but not before the settlements that early picks wait for.
+        store, early = self._village.store, any(pick.early for pick in asked.picks)
+        writing = store.write(claiming.claim, asked, now=store.crowded or not early)
+        answers: Sequence[Claimed | NotClaimed] = await asyncio.shield(asyncio.ensure_future(writing))
         handed: list[Claimed | NotClaimed] = []
         try:
             with self._village.store.view() as view:
@@ -272,7 +351,7 @@ class Rounds:
         if answer.rule == "taken":
             return
         for task in pick.wishes[:1]:
-            self.refusals[task.id] = f"{pick.resident}: {answer.reason}"
+            self._note(task.id, f"{pick.resident}: {answer.reason}")
         if waiting is None:
             return
         if answer.rule in ("resident.busy", "village.paused", "village.halted"):
@@ -283,21 +362,21 @@ class Rounds:
         waiting.refused.update(task.seq for task in pick.wishes)
 
     def _weigh(
-        self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident]
+        self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident], spans: Sequence[Span]
     ) -> tuple[list[Pick], dict[str, Entitlement], list[NewTask]]:
-        limit = max(claiming.WINDOW_LEAST, claiming.WINDOW_EACH * len(looking))
-        window = self._window.read(view, limit)
-        held = self._window.held_for(view, {w.name: w.wide for w in looking})
-        step = max(1, len(window) // len(looking))
+        limit = max(claiming.WEIGHED, claiming.WINDOW_EACH * len(looking))
+        in_line = self._in_line(view, spans)
+        pages = Pages(self._window, view, limit, in_line)
+        held = self._window.held_for(view, {w.name: w.wide for w in looking}, without=in_line)
         picks: list[Pick] = []
         rights: dict[str, Entitlement] = {}
         free: list[NewTask] = []
-        for place, waiting in enumerate(looking):
+        for waiting, start in zip(looking, _starts(pages.front, len(looking)), strict=True):
             resident = residents.get(waiting.name)
             if resident is None:
                 self._pass((waiting,))
                 continue
-            tasks, more = self._slice(view, window, waiting, place * step, limit)
+            tasks, more = self._slice(pages, waiting, start)
             mine = held.get(waiting.name)
             if mine:
                 tasks = [*mine, *tasks]
@@ -309,32 +388,82 @@ class Rounds:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
             weighed = self._wishes(view, resident, tasks, here=seat is None) if tasks else None
             if weighed is not None and weighed.wishes:
-                token, lease = (None, None) if seat is None else (seat.token, seat.lease_seconds)
-                picks.append(Pick(waiting.name, weighed.wishes, token, lease, weighed.why))
+                picks.append(_pick(waiting, weighed))
                 rights[waiting.name] = weighed.right
+            elif waiting.early:
+                self._pass((waiting,))  # it will look for itself in a moment, and at more
             elif more:
                 waiting.wide = min(claiming.WIDEST, waiting.wide * 4)
             else:
                 waiting.cursor, waiting.wide = None, claiming.WEIGHED
-                self._pass((waiting,))
+                self._pass((waiting,), waiting.began)
                 if self._free_hours:
                     free += self._activity(view, resident, here=seat is None)
+        picks.sort(key=lambda pick: -pick.wishes[0].priority)  # what is urgent has its room first
         return picks, rights, free
 
-    def _slice(
-        self, view: View, window: list[Task], waiting: _Waiting, start: int, limit: int
-    ) -> tuple[list[Task], bool]:
+    def _spans(self, view: View) -> list[Span]:
+        """What does not fit under the village's caps for as long as others are at work, though it may later."""
+        caps = self._village.settings.budgets
+        if caps.village_usd_micros is None and caps.village_day_usd_micros is None:
+            return []
+        scopes = ("village", f"village-day:{view.now // DAY_MICROS}")
+        found = [budgets.budget(view, scope) for scope in scopes]
+        return [each.in_line for each in found if each is not None and each.in_line.above < each.in_line.upto]
+
+    def _made_room(self, spans: Sequence[Span]) -> bool:
+        """Whether there is more room under the caps than at the last round."""
+        before, self._room = self._room, min([span.above for span in spans], default=None)
+        return before is not None and (self._room is None or self._room > before)
+
+    def _in_line(self, view: View, spans: Sequence[Span]) -> Line:
+        """Who waits for room under the caps."""
+        line = Line(tuple(spans))
+        first = self._window.in_line(view, line, list(self._waiting)) if spans else []
+        for task in first:
+            self._note(task.id, "the village's cap, all of which others have set aside for now")
+        return line._replace(priority=self._most_urgent(view, first))
+
+    def _most_urgent(self, view: View, first: Sequence[Task]) -> int | None:
+        """The priority of the most urgent of these tasks that one of all who wait might take."""
+        urgent: int | None = None
+        hour = village_time.read_times(view).hour(view.now)
+        residents = _residents(view, list(self._waiting.values()), hour)[0] if first else {}
+        for name, resident in residents.items():
+            seat = self._waiting[name].seat
+            theirs = [
+                task
+                for task in first
+                if (urgent is None or task.priority > urgent)
+                and task.wanted in (None, name)
+                and (seat is None or seat.fits(task, resident))
+            ]
+            if theirs:
+                wishes = self._wishes(view, resident, theirs, here=seat is None).wishes
+                urgent = max([task.priority for task in wishes], default=urgent)
+        return urgent
+
+    def _note(self, task: str, why: str) -> None:
+        """Keep why nobody takes a task, for the end of a run: of a large board not of all."""
+        if task in self.refusals or len(self.refusals) < MOST_REFUSALS:
+            self.refusals[task] = why
+
+    def _slice(self, pages: Pages, waiting: _Waiting, start: int) -> tuple[list[Task], bool]:
         """The tasks that this resident weighs now, and whether there are more behind them."""
         if waiting.cursor is None and waiting.wide == claiming.WEIGHED:
+            waiting.began = self._look
+            window = pages.front
             if not window:
                 return [], False
-            start %= len(window)
-            tasks = window[start : start + claiming.WEIGHED]
-            if len(tasks) < claiming.WEIGHED and start:
-                tasks += window[: min(start, claiming.WEIGHED - len(tasks))]
+            # What is more urgent than where it begins, too: those who begin there may not be allowed to take it.
+            urgent = bisect_left(window, -window[start].priority, key=lambda task: -task.priority)
+            ahead = min(urgent, claiming.WEIGHED)
+            tasks = window[:ahead] + window[start : start + claiming.WEIGHED]
+            if len(tasks) < claiming.WEIGHED:
+                tasks += window[ahead : min(start, ahead + claiming.WEIGHED - len(tasks))]
             # All refused: the next look begins at the front and is wider.
-            return tasks, len(window) > len(tasks) or len(window) >= limit
-        tasks = self._window.read(view, waiting.wide, waiting.cursor)
+            return tasks, len(window) > len(tasks) or len(window) >= pages.limit
+        tasks = pages.read(waiting.wide, waiting.cursor)
         if tasks:
             waiting.cursor = (tasks[-1].priority, tasks[-1].seq)
         return tasks, len(tasks) == waiting.wide
@@ -352,8 +481,7 @@ class Rounds:
         absent = village.why_absent if here else _elsewhere
         weighed = weigh(village.hooks, view, resident, tasks, village.settings, self.refusals, absent)
         for task_id, reasons in weighed.refused.items():
-            if len(self.refusals) < 10_000:
-                self.refusals[task_id] = "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons)
+            self._note(task_id, "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons))
         return weighed
 
     def _with_a_model(
@@ -366,10 +494,12 @@ class Rounds:
             model = task.model or resident.model or default
             if task.mode == "llm" and model in alone:
                 seconds, reason = alone[model]
-                self.refusals[task.id] = f"{model} is tried again in {max(seconds, 0):.0f} s: {reason}"
+                self._note(task.id, f"{model} is tried again in {max(seconds, 0):.0f} s: {reason}")
             else:
                 kept.append(task)
-        self._kept_back |= len(kept) < len(tasks)
+        waiting = self._waiting.get(resident.name)
+        if waiting is not None and len(kept) < len(tasks):
+            waiting.rests = True
         return kept
 
     def _activity(self, view: View, resident: Resident, *, here: bool) -> list[NewTask]:
@@ -396,6 +526,31 @@ class Rounds:
             return []
         self._free[resident.name] = (lived + 1, 0)
         return [board.free_task(proposed[wishes[0].seq - 1], resident.name)]
+
+
+def _starts(window: Sequence[Task], count: int) -> list[int]:
+    """Where in the window each of so many residents begins to weigh: apart, but behind no task of higher priority
+    that nobody else begins at."""
+    if not window or window[0].priority == window[-1].priority:
+        step = max(1, len(window) // count)
+        return [place * step % max(1, len(window)) for place in range(count)]
+    starts: list[int] = []
+    first = 0
+    for _, group in groupby(window, key=lambda task: task.priority):
+        size = sum(1 for _ in group)
+        here = min(size, count - len(starts))
+        starts += [first + place * (size // here) for place in range(here)]
+        first += size
+        if len(starts) == count:
+            return starts
+    return starts + [place % len(window) for place in range(count - len(starts))]
+
+
+def _pick(waiting: _Waiting, weighed: Weighed) -> Pick:
+    seat = waiting.seat
+    if seat is None:
+        return Pick(waiting.name, weighed.wishes, why=weighed.why, early=waiting.early)
+    return Pick(waiting.name, weighed.wishes, seat.token, seat.lease_seconds, weighed.why, worker=seat.worker)
 
 
 def _elsewhere(_provider: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -96,7 +97,7 @@ def choose(asked: str, task: Task, entitlement: Entitlement, settings: Models) -
 
 def check(model: str, entitlement: Entitlement, settings: Models) -> None:
     """Refuse a model that the village or the resident's entitlement does not allow, naming those that are."""
-    if not any(fnmatchcase(model, pattern) for pattern in settings.allow):
+    if not _fits(model, settings.allow):
         raise Forbidden(
             "model.allow", f"The village does not allow {model}.", f"models.allow names: {_listed(settings.allow)}."
         )
@@ -117,6 +118,11 @@ def price_of(model: str, known: Price | None, settings: Models) -> Price | None:
     if set_to is None:
         return known
     return Price(set_to.in_micros, set_to.out_micros, set_to.cached_micros, set_to.second_micros)
+
+
+@lru_cache(maxsize=1024)
+def _fits(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -127,7 +127,7 @@ class Runner:
         started = perf_counter()
         try:
             coroutine = each.function(*arguments)
-            if not inspect.iscoroutine(coroutine):
+            if not isinstance(coroutine, types.CoroutineType):
                 raise answers.Nonsense(f"is not a coroutine function: it answered a {type(coroutine).__name__}")
             try:
                 waits_for = coroutine.send(None)
@@ -178,9 +178,9 @@ class Runner:
             # The job's own refusals come through here (a lapsed lease, a budget, a provider's outage): recorded, but
             # an outage must not switch off who runs the jobs.
             each.tally.took(seconds)
-            self._health.note(each.tally, seconds, describe(error), where(error))
+            self._health.note(each.tally, seconds, describe(error), where(error, each.place))
         else:
-            self._health.failed(each.tally, seconds, error)
+            self._health.failed(each.tally, seconds, error, each.place)
         if each.holds:
             self._watch(each, seconds)
         call = Call(each.hook, each.plugin, None, seconds, error)

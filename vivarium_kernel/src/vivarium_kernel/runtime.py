@@ -16,6 +16,7 @@ from attrs import define
 
 from vivarium_kernel import audit, board, cycle, processes, settling, village_time
 from vivarium_kernel.claiming import Claimed
+from vivarium_kernel.clock import Jumps
 from vivarium_kernel.cycle import Rules, Stopped
 from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
 from vivarium_kernel.hosting import Hosting
@@ -23,7 +24,7 @@ from vivarium_kernel.jobs import Ready
 from vivarium_kernel.keeping import Keeper
 from vivarium_kernel.links import LocalLink
 from vivarium_kernel.rounds import Rounds, Won
-from vivarium_kernel.settling import Settled, Settlement, wake_for_keys
+from vivarium_kernel.settling import Settled, Settlement, wake_all_for_keys
 from vivarium_kernel.store import Tx, View
 from vivarium_kernel.switching import Switching
 from vivarium_kernel.village import Village
@@ -74,6 +75,7 @@ class Runtime:
         self._asked = residents
         self._told: int | None = None  # the number of residents that the village was told to keep at work
         self._until_done = until_done
+        self._began_at_rest = False  # the village was paused or halted when this began, and has been so ever since
         self._on_settled = on_settled
         self._link = LocalLink(village)
         self._lease = village.settings.lease_seconds
@@ -83,16 +85,20 @@ class Runtime:
         )
         self._me = processes.this_process()
         self.process = 0
+        self._address: str | None = None
         self.rounds: Rounds
         self._residents: dict[str, asyncio.Task[None]] = {}
+        self._dismissed: set[str] = set()  # residents of ours who leave once they are done with what they do
         self._running: dict[int, str] = {}  # attempt -> resident
         self._acting: dict[int, asyncio.Task[Any]] = {}  # attempt -> who runs it
         self._interrupted: set[int] = set()
         self._services: list[asyncio.Task[None]] = []
         self._settling: set[asyncio.Task[None]] = set()  # attempts that are given back: each leaves it when it is done
+        self._left_over: tuple[int, ...] | None = None  # what was open when nobody wanted it
         self._draining = asyncio.Event()
         self._done = asyncio.Event()
         self._lapsed = asyncio.Event()  # somebody found that this process's lease has lapsed
+        self._renewed = 0.0  # when it was begun or renewed, by the clock that does not jump
         self._on_opened: Callable[[], None]
         self._switching = Switching(village)
         self._hosting: Hosting
@@ -127,8 +133,9 @@ class Runtime:
         await self._hosting.reap(release=False)
         await self._hosting.take()
         if self._kind in ("run", "up", "work"):
-            await self._wake_for_keys()
-        self._told = self.village.times().residents
+            await wake_all_for_keys(self.village.store, "system:kernel")  # who begins may have the key
+        times = self.village.times()
+        self._told, self._began_at_rest = times.residents, times.paused or times.halted
         await self._drive()
         if self._until_done:  # who lives on does it within a second; this one may be done by then
             await self._hosting.reap()
@@ -137,12 +144,6 @@ class Runtime:
             *(self._hosting.tick, self._hosting.tell, self._keeper.serve),
         ):
             self._services.append(asyncio.create_task(self._watch(service), name=service.__name__))
-
-    async def _wake_for_keys(self) -> None:
-        """What waits for a key is tried again: who begins may have one."""
-        after: int | None = 0
-        while after is not None:
-            _, after = await self.village.store.write(wake_for_keys, ("system:kernel", after))
 
     async def __aexit__(self, *_: object) -> None:
         """Stop everything; what still runs is given back, and nothing is lost."""
@@ -161,6 +162,15 @@ class Runtime:
                 await self._keeper.end()  # what shutting down cost is counted, too
                 await self.village.close_providers()
 
+    async def feel_jump(self) -> None:
+        """See whether the clock has jumped, before a lease of a worker elsewhere is judged by it."""
+        await self._hosting.feel_jump()
+
+    async def open_at(self, address: str) -> None:
+        """This process serves the API at this URL: others of the village are told."""
+        self._address = address
+        await self._write(processes.open_at, (self.process, address))
+
     async def run(self) -> None:
         """Until drained or, with ``until_done``, until the board is. Raises what ended a service of the runtime."""
         await self._done.wait()
@@ -173,8 +183,12 @@ class Runtime:
             self._done.set()
             return
         self._draining.set()
-        for name in [name for name in self._residents if name not in self._running.values()]:
-            self._residents[name].cancel()  # it waits for a task, and must not begin another
+        running = set(self._running.values())
+        for name, resident in self._residents.items():
+            if name in running:
+                self.rounds.forgo(name)
+            else:
+                resident.cancel()  # it waits for a task, and must not begin another
         if not self._running:
             self._done.set()
 
@@ -196,39 +210,57 @@ class Runtime:
     # Joining
 
     async def _join(self) -> None:
-        asked = processes.Register(self._me, self._kind, self._lease)
+        self._renewed = self.village.clock.monotonic()
+        asked = processes.Register(self._me, self._kind, self._lease, self._address)
         self.process = await self._write(processes.register, asked)
 
     async def _drive(self, least: int = 1) -> None:
         """Begin or stop driving residents, so that there are as many as are asked for now: without a number, all that
-        are active and free, and ``least`` in a run and where nobody is active at all."""
+        are active and free, and ``least`` in a run and where nobody lives yet."""
         count = self._number()
-        if count is None:
-            with self.village.store.view() as view:
-                # A run that drove nobody could not tell whether it is done; others wait until somebody is free.
-                needed = self._until_done or view.row("SELECT 1 FROM residents WHERE state = 'active'") is None
-                count = max(least if needed else 0, sum(self._available(view)))
-        asked = processes.Drive(self.process, count, self.village.settings.budgets.start_aid_micros)
+        with self.village.store.view() as view:
+            # A run that drove nobody could not tell whether it is done; others wait until somebody is free.
+            if not self._until_done and view.row("SELECT 1 FROM residents WHERE state = 'active'"):
+                least = 0
+            if count is None:
+                staff = processes.staff(view, self.process, main=self._follows)
+                count = max(least, staff.driven + staff.free)
+        start_micros = self.village.settings.budgets.start_aid_micros
+        asked = processes.Drive(self.process, count, start_micros, main=self._follows, least=min(least, count))
         names: list[str] = []
         while True:
-            before, names = len(names), await self._write(processes.drive, asked)
+            driven = await self._write(processes.drive, asked)
+            if driven is None:
+                self._lapsed.set()
+                return
+            before, names = len(names), driven
             for name in [name for name in names if name not in self._residents]:
                 self._residents[name] = asyncio.create_task(self._live(name), name=f"resident {name}")
             if len(names) >= count or len(names) == before or self._draining.is_set():
                 break
-        driven = set(names)
-        for name in [name for name in self._residents if name not in driven]:
-            if name not in self._running.values():
+        running = set(self._running.values())
+        for name in self._residents.keys() - set(names):
+            if name in running:
+                self._dismissed.add(name)
+                self.rounds.forgo(name)
+            else:
                 self._residents.pop(name).cancel()
+        self._dismissed -= set(names)
 
     # A resident's life
 
     async def _live(self, name: str) -> None:
-        while not self._draining.is_set():
-            won = await self.rounds.claim(name)
-            await self.live(won)
-            if self._draining.is_set() and not self._running:
-                self._done.set()
+        try:
+            while not self._leaves(name):
+                won = await self.rounds.claim(name)
+                await self.live(won)
+                if self._draining.is_set() and not self._running:
+                    self._done.set()
+        finally:
+            self.rounds.forgo(name)
+        if name in self._dismissed:
+            self._dismissed.remove(name)
+            self._residents.pop(name, None)
 
     async def live(self, won: Won) -> None:
         """One cycle from its claim to its end. Whatever goes wrong in it stays in it."""
@@ -256,8 +288,10 @@ class Runtime:
         attempt = won.claimed.attempt
         try:
             self.count(await self._through(won))
-        except LeaseLapsed:
+        except LeaseLapsed as error:
             log.info("attempt %s was ended by somebody else", attempt)
+            # Or the clock jumped a moment ago, and the lease is about to be renewed: then nobody else ends it.
+            self._settle_beside(self._back(won.claimed, str(error)))
         except StoreError as error:
             log.error("attempt %s could not be settled: %s", attempt, error)
             return self._back(won.claimed, str(error))
@@ -270,7 +304,16 @@ class Runtime:
         ready = await self.prepare(won)
         if isinstance(ready, Settled):
             return ready
-        return await cycle.act(won.hooks, ready, self._link, self.rules, self.village.clock.monotonic)
+        job, outcome = await cycle.execute(won.hooks, ready, self._link, self.rules, self.village.clock.monotonic)
+        settlement = await cycle.judge(won.hooks, won.claimed, outcome, self.rules)
+        name = won.claimed.resident.name
+        if self._residents.get(name) is asyncio.current_task() and not self._leaves(name):
+            self.rounds.claim_early(name)
+        return await job.finish(settlement)
+
+    def _leaves(self, name: str) -> bool:
+        """Whether a resident begins nothing more here once it is done with what it does."""
+        return self._draining.is_set() or name in self._dismissed
 
     async def prepare(self, won: Won) -> Ready | Settled:
         """Make a claim ready for its act, here or elsewhere; or end it, where safety says so."""
@@ -279,6 +322,7 @@ class Runtime:
             won.hooks, won.claimed, won.sections, won.entitlement, won.recorded, self.rules, tools
         )
         if not isinstance(ready, Stopped):
+            self.rounds.judged()
             return ready
         if ready.culprit is not None:
             await self._guard(ready.culprit, ready.settlement.reason)
@@ -314,14 +358,18 @@ class Runtime:
 
     async def _settle_later(self, asked: Settlement) -> None:
         """Settle, and try again while the store can't: a full disk is mended or the lease lapses."""
-        while True:
+        lapsed = 0
+        while lapsed < 3:
             try:
                 await self._link.settle(asked)
                 return
+            except LeaseLapsed:
+                lapsed += 1
             except StoreError:
-                await asyncio.sleep(1.0)
+                pass
             except VivariumError:
                 return
+            await asyncio.sleep(1.0)
 
     # What runs beside the residents
 
@@ -342,13 +390,18 @@ class Runtime:
                 async with asyncio.timeout(self._lease / 3):  # wait_for may swallow a cancellation before 3.12
                     await self._lapsed.wait()
             self._lapsed.clear()
+            now = self.village.clock.monotonic()
+            asked = processes.Renewal(self.process, self._lease, now - self._renewed < self._lease)
             try:
-                stands = await self._write(processes.renew, (self.process, self._lease))
+                stands = await self._write(processes.renew, asked)
             except StoreError as error:
                 log.error("the lease could not be renewed: %s", error)
                 continue
-            if not stands:
-                # The machine slept or its clock jumped: what ran here may run elsewhere by now.
+            self._renewed = now
+            if stands:
+                self.rounds.go_on()
+            else:
+                # This process stood still, or was taken for dead: what ran here may run elsewhere by now.
                 self._interrupt(list(self._running))
                 # Its residents go on in its new place, so they must be free of the old one.
                 await self._hosting.reap(release=False)
@@ -362,8 +415,12 @@ class Runtime:
         """Look what others decided: halt, quarantine, cancelled tasks, number of residents; wake what is due."""
         seen: tuple[Any, ...] = ()
         missing: set[int] = set()
+        clock = Jumps(self.village.clock)
         while True:
             await asyncio.sleep(BEAT_SECONDS)
+            if clock.jumped():
+                self._lapsed.set()  # by that clock it may have
+            await self._hosting.feel_jump()
             try:
                 with self.village.store.view() as view:
                     times = village_time.read_times(view)
@@ -374,8 +431,12 @@ class Runtime:
                             "SELECT id FROM attempts WHERE state = 'running' AND process = ?", (self.process,)
                         )
                     } if self._running else set()  # fmt: skip
-                    now = (times.halted, times.paused, times.residents)
-                    finished = self._until_done and not self._draining.is_set() and self._is_finished(view)
+                    now = (times.halted, times.paused, times.residents, times.pace_seconds)
+                    stands = times.paused or times.halted
+                    self._began_at_rest = self._began_at_rest and stands
+                    finished = (
+                        self._until_done and not self._draining.is_set() and self._is_finished(view, stands=stands)
+                    )
             except StoreError as error:
                 log.error("the village can't be read, which counts as a halt: %s", error)
                 await self._halt()
@@ -405,11 +466,23 @@ class Runtime:
             await asyncio.sleep(BEAT_SECONDS)
             await self._switching.look()
 
-    def _is_finished(self, view: View) -> bool:
-        if self._running or self.rounds.waiting < len(self._residents):
+    def _is_finished(self, view: View, *, stands: bool) -> bool:
+        at_work = self._running or self.rounds.waiting < len(self._residents)
+        is_open, is_moving = (True, True) if at_work else board.left(view)
+        if is_moving:
+            self._left_over = None
             return False
-        is_open, is_moving = board.left(view)
-        return not is_moving and (not is_open or (self.rounds.idle and not self.rounds.resting))
+        if not is_open:
+            return True
+        if (stands and not self._began_at_rest) or not self.rounds.idle or self.rounds.resting:
+            return False  # a look may take longer than a beat: what was seen before it began still counts
+        # Some may have been opened since the last look, perhaps by another process: what is open is left over once
+        # nobody takes it at a look that began after it was seen here.
+        seen, self._left_over = self._left_over, board.openings(view)
+        if seen != self._left_over:
+            self.rounds.kick()
+            return False
+        return True
 
     async def _drive_if_changed(self, wanted: int | None) -> None:
         if wanted != self._told:
@@ -420,9 +493,10 @@ class Runtime:
             return
         count = self._number()
         with self.village.store.view() as view:
-            mine, free = self._available(view)
+            staff = processes.staff(view, self.process, main=self._follows)
         # Without a number, residents that were added or let back are taken in, and nobody is made for one that went.
-        if mine != len(self._residents) or (free > 0 if count is None else mine != count):
+        more = staff.free if count is None else min(staff.free, count - staff.driven) + staff.missing(count)
+        if staff.driven != len(self._residents) or more:
             await self._drive(least=0)
 
     @property
@@ -432,15 +506,6 @@ class Runtime:
 
     def _number(self) -> int | None:
         return self._told if self._asked is None and self._follows else self._asked
-
-    def _available(self, view: View) -> tuple[int, int]:
-        """Of the active residents: how many this process drives, and how many nobody does."""
-        row = view.row(
-            "SELECT coalesce(sum(process = ?), 0), coalesce(sum(process IS NULL), 0) FROM residents "
-            "WHERE state = 'active'",
-            (self.process,),
-        )
-        return (row[0], row[1]) if row else (0, 0)
 
     async def _halt(self) -> None:
         """End every running act at once: its children are killed, its task put back, unknown effects to review."""

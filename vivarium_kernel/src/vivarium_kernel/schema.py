@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 4  # PRAGMA user_version: the number of kernel migrations that have run
+VERSION = 5  # PRAGMA user_version: the number of kernel migrations that have run
 
 # Text columns that plugins may not read through a view, and tables that they may not read at all.
 PRIVATE_COLUMNS = frozenset({("steps", "private_text"), ("steps", "private_result")})
@@ -287,6 +287,11 @@ UPDATE steps SET replayed = 1 WHERE state = 'done' AND tokens_in = 0 AND tokens_
   AND (p.kind = 'model' OR p.digest = steps.digest) WHERE a.id = steps.attempt);
 """
 
+# Where a process that serves the API can be reached.
+_SERVING = """
+ALTER TABLE processes ADD COLUMN address TEXT;
+"""
+
 
 def table_names() -> frozenset[str]:
     """The names of the kernel's tables."""
@@ -315,6 +320,10 @@ def kernel_migrations() -> Migrations:
     @migrations()
     def m004_replayed_steps(db):  # type: ignore[no-untyped-def]
         _run(db, _REPLAYED, 4)
+
+    @migrations()
+    def m005_addresses(db):  # type: ignore[no-untyped-def]
+        _run(db, _SERVING, 5)
 
     return migrations
 

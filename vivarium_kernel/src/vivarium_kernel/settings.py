@@ -41,6 +41,9 @@ __all__ = [
 
 FILE_NAME = "vivarium.toml"
 TABLES = ("commands.allow", "models.prices", "limits", "plugins")  # whose keys people choose
+# Their variables hold a TOML table, which is laid over the file's: VIVARIUM_LIMITS='{ ada = { tool_calls = 5 } }'.
+TABLE_VARIABLES = {f"{PREFIX}{table.replace('.', '_').upper()}": table for table in TABLES if table != "plugins"}
+PLUGIN_VARIABLES = f"{PREFIX}PLUGINS_"  # and a plugin's name
 
 # Variables that are no settings: which plugins for one run, which village, and how a client or worker reaches one.
 OTHER_VARIABLES = ("VIVARIUM_PLUGINS", "VIVARIUM_VILLAGE", "VIVARIUM_TOKEN", "VIVARIUM_URL")
@@ -129,6 +132,8 @@ def settle(raw: Mapping[str, Any], environ: Mapping[str, str], where: str, defau
         found = _inner(raw, *table.split("."))
         if isinstance(found, Mapping):
             sources.update({joined(table, key_path(name)): Source("file", where) for name in found})
+    for name, path in _tables_of(environ, known):
+        problems += _overlay_table(merged, sources, path, name, environ[name])
     merged.setdefault("name", default_name)
     try:
         settings = structure(Settings, merged)
@@ -200,6 +205,41 @@ def _overlay(
         yield Problem(leaf.path, quoted(text), f"must be {error}, not {quoted(text)}", f"set {name} again", name)
 
 
+def _tables_of(environ: Mapping[str, str], known: list[Leaf]) -> Iterator[tuple[str, str]]:
+    """The variables that hold tables, each with the path of its table."""
+    others = {name for leaf in known for name in leaf.variables}
+    for name in sorted(environ):
+        if name in TABLE_VARIABLES:
+            yield name, TABLE_VARIABLES[name]
+        elif name.startswith(PLUGIN_VARIABLES) and name not in others and environ[name].lstrip().startswith("{"):
+            yield name, f"plugins.{name.removeprefix(PLUGIN_VARIABLES).lower()}"
+
+
+def _overlay_table(
+    merged: dict[str, Any], sources: dict[str, Source], path: str, name: str, text: str
+) -> Iterator[Problem]:
+    """Put a table's keys over those of the file."""
+    try:
+        found = toml_of(f"table = {text}", name)["table"]
+        found = plain(found) if path.startswith("plugins.") else found
+    except InputError:
+        found = None
+    if not isinstance(found, Mapping):
+        yield Problem(path, quoted(text), f"must be a TOML table such as {{ key = 1 }}, not {quoted(text)}",
+                      f"set {name} again", name)  # fmt: skip
+        return
+    table = merged
+    for part in path.split("."):
+        if not isinstance(table.setdefault(part, {}), Mapping):
+            return  # as in _overlay
+        table[part] = dict(table[part])
+        table = table[part]
+    table.update(found)
+    if path.startswith("plugins."):
+        sources[path] = Source("environment", name)
+    sources.update({joined(path, key_path(key)): Source("environment", name) for key in found})
+
+
 def _from_text(text: str, leaf: Leaf) -> Any:
     """What the variable's text would be in TOML; the ValueError says what it must be."""
     kind: Any = leaf.field.type
@@ -228,9 +268,10 @@ def _from_text(text: str, leaf: Leaf) -> Any:
 
 
 def _unknown_variables(environ: Mapping[str, str], known: list[Leaf]) -> Iterator[Problem]:
-    names = [*OTHER_VARIABLES, *(name for leaf in known for name in leaf.variables)]
+    names = [*OTHER_VARIABLES, *TABLE_VARIABLES, *(name for leaf in known for name in leaf.variables)]
+    tables = {name for name, _ in _tables_of(environ, known)}
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in names:
+        if name.startswith(PREFIX) and name not in names and name not in tables:
             meant = near(name, names)
             next_step = f"did you mean {meant}?" if meant else "unset it; `vivarium settings show` lists all"
             yield Problem(name, quoted(environ[name]), "unknown variable", next_step)

@@ -27,7 +27,7 @@ from vivarium_kernel.checks import (
     validator,
 )
 from vivarium_kernel.problems import InputError, Problem, key_path, quoted
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 
 PREFIX = "VIVARIUM_"
 
@@ -336,7 +336,10 @@ class Settings:
         "Seconds of a village hour at a pace of 2.0.", 10.0, between(0, 86_400, "seconds", above=True)
     )
     safety_required: tuple[str, ...] = setting(
-        "Safety checks without which nothing runs.", ("command_policy", "text_policy"), each(plugin_name, 100)
+        "Plugins without which the village does not open: safety checks, and any other that must not be missing, such "
+        "as a reviewer.",
+        ("command_policy", "text_policy"),
+        each(plugin_name, 100),
     )
     plugins_allow: tuple[str, ...] = setting(
         'Installed plugins that may load, by name; "*" is every one. Where it names them, a plugin whose files have '

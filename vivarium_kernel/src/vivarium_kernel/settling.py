@@ -18,9 +18,10 @@ from msgspec.structs import replace
 from vivarium_kernel import board
 from vivarium_kernel.claiming import scopes_of
 from vivarium_kernel.errors import VivariumError
-from vivarium_kernel.records import MICROS, Ending, EndingKind, Outcome, Review, Task, TaskState
+from vivarium_kernel.records import Ending, Outcome, Review, Task
 from vivarium_kernel.stepping import Holder, charge_unknown, fenced, lapsed
-from vivarium_kernel.store import Row, Tx, json_list, setwise
+from vivarium_kernel.store import Row, Store, Tx, json_list, setwise
+from vivarium_kernel.terms import MICROS, EndingKind, TaskState
 
 WOKEN_AT_ONCE = 5_000
 EndAttempt = Callable[[Task, Ending, Tx], Sequence[Any]]
@@ -216,7 +217,7 @@ def _close_steps(tx: Tx, item: Settlement, found: _Held) -> Settlement:
     """Charge what is unknown; an unknown ``once`` step is for people to judge."""
     if found.state != "running" or not found.unknown:
         return item
-    charged, effects = charge_unknown(tx, item.attempt, found.resident, found.task.id)
+    charged, effects = charge_unknown(tx, item.attempt, found.cycle, found.resident, found.task.id)
     found.spent += charged
     found.pending -= charged
     if "once" in effects and item.kind in ("lapsed", "released", "failed"):
@@ -265,13 +266,16 @@ def _write(tx: Tx, ended: Sequence[tuple[Settlement, _Held, Next, str]]) -> None
              json_list(nxt.declined) if nxt.declined else None, continues, keep_for,
              tx.now if nxt.ended else None)
         )  # fmt: skip
+        about = (found.resident, found.task.id, item.attempt, found.cycle, o.model if o else None)
+        if review is not None:
+            judged = {"decision": review.decision, "confidence": review.confidence}
+            tx.log.add("attempt.judged", item.actor or "system:review", judged, *about)
         tx.log.add(
             "attempt.ended" if state == "ended" else "attempt.review",
             item.actor or f"resident:{found.resident}",
             {"ending": item.kind, "task_state": nxt.state, "reason": nxt.reason[:500]}
-            | ({} if review is None else {"decision": review.decision, "confidence": review.confidence})
             | ({} if o is None or o.exit_code is None else {"exit_code": o.exit_code}),
-            found.resident, found.task.id, item.attempt, found.cycle, o.model if o else None,
+            *about,
         )  # fmt: skip
     tx.update(
         "attempts",
@@ -365,6 +369,11 @@ def wake_due(tx: Tx, _: None = None) -> int:
     return _wake(tx, due, "system:clock")
 
 
+def wake_for_room(tx: Tx) -> int:
+    """Open what waits for a quota: a cap of the village was raised or lifted. Returns how many."""
+    return _wake(tx, tx.rows("SELECT id, parked_for FROM tasks WHERE parked_for = 'quota'"), "system:settings")
+
+
 def wake_for_keys(tx: Tx, asked: tuple[str, int]) -> tuple[int, int | None]:
     """Open tasks that wait for a provider's key: one was set, or somebody begins who may have one.
 
@@ -379,6 +388,15 @@ def wake_for_keys(tx: Tx, asked: tuple[str, int]) -> tuple[int, int | None]:
     )
     count = _wake(tx, [row[:2] for row in parked], actor)
     return count, parked[-1][2] if count == WOKEN_AT_ONCE else None
+
+
+async def wake_all_for_keys(store: Store, actor: str) -> int:
+    """The same for all that wait, in as many transactions as that takes. Returns how many were opened."""
+    woken, after = 0, 0
+    while after is not None:
+        found, after = await store.write(wake_for_keys, (actor, after))
+        woken += found
+    return woken
 
 
 def _wake(tx: Tx, parked: list[Row], actor: str) -> int:

@@ -11,6 +11,7 @@ from vivarium_kernel.builtin import builtin_places
 from vivarium_kernel.installed import TAKEN, UNCLASH, Found, claimants, claims, versions
 from vivarium_kernel.problems import near, quoted
 from vivarium_kernel.registry import EVERY, Choice, Recorded, changed
+from vivarium_kernel.terms import LOADING
 
 if TYPE_CHECKING:
     from vivarium_kernel.inspecting import Looked
@@ -64,7 +65,16 @@ def standings(
         found.append(one)
     found += _absent(choice, {*claimed, *own})
     found = _without_requirements(found, choice)
-    return [evolve(one, off_on=dict((breakers or {}).get(one.name, {}))) for one in found]
+    return [_as_it_ran(one, dict((breakers or {}).get(one.name, {}))) for one in found]
+
+
+def _as_it_ran(one: Standing, off_on: dict[str, str]) -> Standing:
+    """With what the village's processes found of it, where that was not looked for just now."""
+    cause = off_on.pop(LOADING, None)
+    if cause is not None and one.state == "on" and one.import_ms is None:
+        what, _, step = cause.rpartition("; ")
+        return evolve(one, state="failed", cause=what or cause, next_step=step if what else "", off_on=off_on)
+    return evolve(one, off_on=off_on)
 
 
 def notices(choice: Choice) -> Iterator[str]:

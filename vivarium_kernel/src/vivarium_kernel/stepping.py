@@ -16,8 +16,8 @@ from vivarium_kernel import holds, meters
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.errors import Conflict, LeaseLapsed, OverBudget, RateLimited
 from vivarium_kernel.meters import Meter
-from vivarium_kernel.records import Effect
 from vivarium_kernel.store import Row, Tx, json_list, setwise
+from vivarium_kernel.terms import Effect
 
 _ROW = "attempt, number, kind, name, effect, arguments, digest, private_text, worst_micros, started_at, replayed"
 
@@ -80,10 +80,10 @@ class Result(Struct, frozen=True):
 class Held:
     """A running attempt as the transaction sees it."""
 
-    __slots__ = ("id", "pending", "reserved", "spent")
+    __slots__ = ("cycle", "id", "pending", "reserved", "spent")
 
-    def __init__(self, number: int, reserved: int, spent: int, pending: int) -> None:
-        self.id, self.reserved, self.spent, self.pending = number, reserved, spent, pending
+    def __init__(self, number: int, reserved: int, spent: int, pending: int, cycle: int) -> None:
+        self.id, self.reserved, self.spent, self.pending, self.cycle = number, reserved, spent, pending, cycle
 
 
 def running(tx: Tx, wanted: Sequence[tuple[int, Holder]]) -> dict[tuple[int, Holder], Held]:
@@ -96,7 +96,7 @@ def running(tx: Tx, wanted: Sequence[tuple[int, Holder]]) -> dict[tuple[int, Hol
         row[0]: row
         for row in tx.rows(
             "SELECT a.id, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), a.reserved_micros, "
-            "a.spent_micros, a.pending_micros FROM attempts a LEFT JOIN processes p ON p.id = a.process "
+            "a.spent_micros, a.pending_micros, a.cycle FROM attempts a LEFT JOIN processes p ON p.id = a.process "
             "WHERE a.state = 'running' AND a.id IN (SELECT value FROM json_each(?))",
             (json_list([number for number, _ in wanted]),),
         )
@@ -148,7 +148,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             continue
         left = attempt.reserved - attempt.spent - attempt.pending
         if intent.worst_micros > left:
-            _refused(tx, intent, "TASK_BUDGET_EXCEEDED", "budget.step", intent.worst_micros, left)
+            _refused(tx, intent, attempt, "TASK_BUDGET_EXCEEDED", "budget.step", intent.worst_micros, left)
             answers.append(
                 OverBudget(
                     "budget.step",
@@ -176,7 +176,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
                 hold = _hold_aid(tx, intent)
         except Conflict as error:
             if isinstance(error, RateLimited):
-                _refused(tx, intent, "RATE_LIMITED", error.rule, error.requested, error.remaining)
+                _refused(tx, intent, attempt, "RATE_LIMITED", error.rule, error.requested, error.remaining)
             answers.append(error)
             continue
         if intent.worst_micros:
@@ -191,7 +191,7 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
             f"resident:{intent.resident}",
             {"number": intent.number, "kind": intent.kind, "name": intent.name, "effect": intent.effect,
              "worst_micros": intent.worst_micros},
-            resident=intent.resident, task=intent.task, attempt=intent.attempt, model=intent.model,
+            resident=intent.resident, task=intent.task, attempt=attempt.id, cycle=attempt.cycle, model=intent.model,
         )  # fmt: skip
         answers.append(None)
     _write_intents(tx, rows)
@@ -200,12 +200,12 @@ def intend(tx: Tx, intents: list[Intent]) -> list[Any]:
     return answers
 
 
-def _refused(tx: Tx, intent: Intent, kind: str, rule: str, requested: int, remaining: int) -> None:
+def _refused(tx: Tx, intent: Intent, attempt: Held, kind: str, rule: str, requested: int, remaining: int) -> None:
     """Note a call that a limit or a budget refused."""
     tx.log.add(
         kind, f"resident:{intent.resident}",
         {"number": intent.number, "name": intent.name, "reason": rule, "requested": requested, "remaining": remaining},
-        resident=intent.resident, task=intent.task, attempt=intent.attempt, model=intent.model,
+        resident=intent.resident, task=intent.task, attempt=attempt.id, cycle=attempt.cycle, model=intent.model,
     )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def record(tx: Tx, results: list[Result]) -> list[Any]:
                 data["reason"] = result.result[:500]
         tx.log.add(
             _kind(result), f"resident:{result.resident}", data,
-            resident=result.resident, task=result.task, attempt=result.attempt, model=result.model,
+            resident=result.resident, task=result.task, attempt=attempt.id, cycle=attempt.cycle, model=result.model,
         )  # fmt: skip
         answers.append(None)
     tx.insert(
@@ -331,7 +331,7 @@ def settle_aid(tx: Tx, hold: int, micros: int | None, resident: str) -> None:
     holds.settle_hold(tx, hold, payees, owner="kernel", reason="purchase_compute", actor=f"resident:{resident}")
 
 
-def charge_unknown(tx: Tx, attempt: int, resident: str, task: str) -> tuple[int, list[str]]:
+def charge_unknown(tx: Tx, attempt: int, cycle: int, resident: str, task: str) -> tuple[int, list[str]]:
     """Close open intents as unknown, at their worst case. Returns (millionths charged, effects of those steps)."""
     open_steps = tx.rows(
         "SELECT number, effect, worst_micros, aid_hold, name FROM steps WHERE attempt = ? AND state = 'intended'",
@@ -351,6 +351,6 @@ def charge_unknown(tx: Tx, attempt: int, resident: str, task: str) -> tuple[int,
         effects.append(effect)
         tx.log.add(
             "step.unknown", "system:kernel", {"number": number, "effect": effect, "spent_micros": worst},
-            resident=resident, task=task, attempt=attempt,
+            resident=resident, task=task, attempt=attempt, cycle=cycle,
         )  # fmt: skip
     return charged, effects

@@ -13,7 +13,7 @@ from typing import Any
 
 from vivarium_kernel import schema
 from vivarium_kernel.clock import Clock
-from vivarium_kernel.committing import LOCKED_SECONDS, told
+from vivarium_kernel.committing import LOCKED_SECONDS, check_room, told
 from vivarium_kernel.errors import READ_ONLY_STEP, StoreError
 from vivarium_kernel.transaction import Guard, Row, Share, Trial, Tx, View, json_list, setwise
 from vivarium_kernel.writer import Writer
@@ -65,6 +65,11 @@ class Store:
         return self._writer.committer.commits
 
     @property
+    def crowded(self) -> bool:
+        """Whether an ending and a claim would not fit into the next commit."""
+        return self._writer.crowded
+
+    @property
     def busy_since(self) -> float | None:
         """Since when, by the monotonic clock, a transaction's functions run; None when none does."""
         return self._writer.committer.busy_since
@@ -108,6 +113,7 @@ class Store:
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
+        check_room(self.path)
         try:
             connection = sqlite3.connect(
                 self.path,

@@ -54,6 +54,7 @@ class Thought:
     """One attempt's conversation so far, and what it has used."""
 
     messages: list[Message]
+    began: float  # by the job's clock
     steps: int = 0
     usage: Usage = field(factory=Usage)
     idle: int = 0
@@ -77,7 +78,7 @@ async def think(job: Job, *, schema: Mapping[str, Any] | None = None) -> Outcome
     """
     settings = job.models
     limits = Limits(settings.steps, settings.attempt_tokens, job.task.timeout_seconds, settings.steps_without_progress)
-    thought = Thought(messages_of(job.sections))
+    thought = Thought(messages_of(job.sections), job.now())
     try:
         answer = await _to_the_end(job, thought, limits, schema)
     except Stopped as stopped:
@@ -88,10 +89,9 @@ async def think(job: Job, *, schema: Mapping[str, Any] | None = None) -> Outcome
 
 async def _to_the_end(job: Job, thought: Thought, limits: Limits, schema: Mapping[str, Any] | None) -> str:
     """The final answer; raises Stopped."""
-    began = job.now()
     while True:
         _check(thought, limits)
-        left = limits.seconds - (job.now() - began)
+        left = limits.seconds - (job.now() - thought.began)
         if left <= 0:
             raise _too_late(limits)
         reply = await _asked(job, _request(job, thought, schema, min(left, job.models.call_seconds)), left, limits)
@@ -101,7 +101,7 @@ async def _to_the_end(job: Job, thought: Thought, limits: Limits, schema: Mappin
         thought.messages.append(Message("assistant", reply.text, calls))
         if calls:
             thought.repairs = 0
-            await _in_time(job, thought, calls, limits, limits.seconds - (job.now() - began))
+            await _in_time(job, thought, calls, limits, limits.seconds - (job.now() - thought.began))
             continue
         fault = _fault(reply, schema)
         if not fault:
@@ -301,4 +301,5 @@ def _outcome(job: Job, thought: Thought, **more: Any) -> Outcome:
     data: dict[str, Any] = {"steps": thought.steps}
     if job.route.instead_of:
         data |= {"instead_of": job.route.instead_of, "because": job.route.why}
-    return Outcome(model=job.model, usage=thought.usage, data=data, **more)
+    seconds = job.now() - thought.began
+    return Outcome(model=job.model, usage=thought.usage, data=data, seconds=seconds, **more)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from vivarium_kernel.records import MICROS
 from vivarium_kernel.store import Tx, View, json_list
+from vivarium_kernel.terms import MICROS
 
 KEPT_PROCESSES = 16
 # Hooks that run before a cycle's claim: their time is no part of what lies between claim and settle.

@@ -57,6 +57,7 @@ class Share:
         self.grant_tx = grant_tx
         self.grant_view = grant_view
         self.on_opened: list[Callable[[], None]] = []  # told, in any thread, after a commit that opened tasks
+        self.openings = 0  # commits of this process that opened tasks
 
 
 class Trial:
@@ -87,17 +88,21 @@ class Trial:
 
 
 class _Undoable:
-    """A part that is undone whole when its body raises, or makes the transaction run again if it has written."""
+    """A part that is undone whole when its body raises, or makes the transaction run again if it has written.
 
-    __slots__ = ("_marks", "_tx", "_writes")
+    Entering gives what its plugin is handed of the transaction, if it is one's.
+    """
 
-    def __init__(self, tx: Tx) -> None:
+    __slots__ = ("_marks", "_plugin", "_tx", "_writes")
+
+    def __init__(self, tx: Tx, plugin: str | None = None) -> None:
         self._tx = tx
+        self._plugin = plugin
         self._writes = tx.writes
         self._marks = [participant.mark() for participant in tx.participants]
 
-    def __enter__(self) -> None:
-        return None
+    def __enter__(self) -> Any:
+        return None if self._plugin is None else self._tx.plugin(self._plugin)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._tx.still_open(error)
@@ -204,7 +209,7 @@ class Tx:
     ) -> None:
         self.connection = connection
         self._guard = guard
-        self._grant = share.grant_tx
+        self._share = share
         self.careful = careful
         self.clock = clock
         self.now = clock.now()
@@ -257,17 +262,20 @@ class Tx:
 
     def plugin(self, name: str) -> Any:
         """What the plugin is handed of this transaction."""
-        return self._grant(self, name)
+        return self._share.grant_tx(self, name)
 
-    @contextlib.contextmanager
-    def part(self, plugin: str) -> Iterator[Any]:
+    @property
+    def openings(self) -> int:
+        """The commits of this process so far that opened tasks, with this one if it does."""
+        return self._share.openings + self.opened
+
+    def part(self, plugin: str) -> contextlib.AbstractContextManager[Any]:
         """A plugin's part of the transaction: left out whole if the body raises.
 
         Money that was moved and events that were emitted are only held by the participants: undoing that costs no
         statement. Undoing anything that was written makes the transaction run again, carefully.
         """
-        with self.savepoint() if self.careful else _Undoable(self):
-            yield self.plugin(plugin)
+        return self.savepoint(plugin) if self.careful else _Undoable(self, plugin)
 
     def trying(self) -> Trial:
         """A part that may fail without failing the rest: its error is kept and what it did is undone."""
@@ -283,13 +291,13 @@ class Tx:
             raise sqlite3.OperationalError(why) from error
 
     @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """Undo everything of the body if it raises."""
+    def savepoint(self, plugin: str | None = None) -> Iterator[Any]:
+        """Undo everything of the body if it raises. Entering gives what the plugin is handed, if it is one's."""
         self.flush()
         marks = [p.mark() for p in self.participants]
         self.connection.execute("SAVEPOINT part")
         try:
-            yield
+            yield None if plugin is None else self.plugin(plugin)
             self.still_open(None)
             self.flush()
         except BaseException as error:

@@ -20,13 +20,14 @@ from vivarium_kernel.clock import Clock, SystemClock
 from vivarium_kernel.errors import Distrusted, Invalid, StoreError, VivariumError
 from vivarium_kernel.installed import claims
 from vivarium_kernel.ledger import LARGEST_MICROS, Books
-from vivarium_kernel.records import Actor, NewTask, Task
+from vivarium_kernel.records import NewTask, Task
 from vivarium_kernel.registry import Choice
 from vivarium_kernel.services import Services
 from vivarium_kernel.settings import Loaded, Settings, load
-from vivarium_kernel.settling import Retries
+from vivarium_kernel.settling import Retries, wake_for_room
 from vivarium_kernel.store import Share, Store, Tx
 from vivarium_kernel.structuring import structure
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village_time import Times
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 MOST_PROVIDERS = 1_000  # that are remembered: tasks name them, and people write tasks
+CALLS = "complete"  # what a distrusted provider is off on, as a plugin is on a hook
 ABSENT_SECONDS = 5.0  # after which a model provider that was not there is looked for again
 
 
@@ -98,7 +100,6 @@ class Village:
         self.clock: Clock = clock or SystemClock()
         self.failed: list[Failed] = []
         self.plugins: dict[str, Plugin] = {}
-        self.distrusted: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
         self._owned: set[str] = set()
         self._circuits: dict[str, Circuit] = {}
@@ -169,10 +170,11 @@ class Village:
         """
         from vivarium_kernel.builtin.scripted import builtin_provider
 
-        if name in self.distrusted:
+        if why := self.distrusted(name):
             raise Distrusted(
-                "model.distrusted", f"{name} is refused: {self.distrusted[name]}.", "An operator has to look at it."
-            )
+                "model.distrusted", f"{name} is refused: {why}.",
+                f"Look at it; if it is sound after all: vivarium plugins retry {name}",
+            )  # fmt: skip
         found = self._providers.get(name)
         if found is None:
             found = builtin_provider(name)
@@ -184,9 +186,17 @@ class Village:
             if name in claims():
                 self._owned.add(name)  # the plugin of its name says whether it is on
         if name in self._owned and name not in self.plugins:
-            reason = f"the plugin {name}, which brings the models {name}:…, is not on: see `vivarium plugins list`"
+            reason = self._why_absent(name, self.clock.monotonic())
             raise models.ProviderFault(reason, started=False, kind="connection")
         return found
+
+    def distrust(self, provider: str, reason: str) -> None:
+        """Refuse a provider whose report can't be true, in every process, until somebody switches it on again."""
+        self.health.off(provider, CALLS, reason)
+
+    def distrusted(self, provider: str) -> str:
+        """Why a provider is refused; empty where it is not."""
+        return "" if self._health is None else self._health.cause(provider, CALLS) or ""
 
     def why_absent(self, provider: str) -> str:
         """Why a model provider can't be had here: it is not installed, or its plugin is not on. Empty when it can.
@@ -310,7 +320,7 @@ class Village:
     def recompose(self, alive: Mapping[str, Plugin]) -> None:
         """Take up what is switched on now; those that are ``alive`` stay the same objects.
 
-        Raises Invalid, having changed nothing, when a required safety check would be off.
+        Raises Invalid, having changed nothing, when a plugin that is required would be off.
         """
         self._compose(self._how, alive)
 
@@ -324,7 +334,7 @@ class Village:
             why = "\n".join(str(failed) for failed in made.failed if failed.name in missing)
             raise Invalid(
                 "safety.required",
-                f"These required safety checks are not on: {', '.join(missing)}." + (f"\n{why}" if why else ""),
+                f"These plugins are required and not on: {', '.join(missing)}." + (f"\n{why}" if why else ""),
                 "Mend what is named above."
                 if why
                 else "Switch them on, or take them off safety_required in vivarium.toml.",
@@ -387,7 +397,9 @@ def _set_caps(tx: Tx, settings: Settings) -> None:
     """Bring the caps on real money in line with the settings: those of today and of the days to come.
 
     A cap below what is used already stops all further spending; a cap that was taken out of the settings is lifted.
+    What waits for a quota of the village goes on where there is more of it than before.
     """
+    more = False
     today = tx.now // DAY_MICROS
     caps = {
         "resident-day": settings.budgets.resident_day_usd_micros,
@@ -400,8 +412,14 @@ def _set_caps(tx: Tx, settings: Settings) -> None:
             "OR scope GLOB ?1 || ':*:' || ?2)",
             (kind, str(today)),
         )
+        wanted = LARGEST_MICROS if cap is None else cap
         for scope in sorted({kind, *(row[0] for row in scopes)}) if cap is not None or scopes else ():
-            tx.books.make_budget(scope, "usd", LARGEST_MICROS if cap is None else cap)
+            before = tx.books.budget(scope, "usd")
+            if before is not None and kind != "resident-day":
+                more |= wanted > (before.cap if before.wanted is None else before.wanted)
+            tx.books.make_budget(scope, "usd", wanted)
+    if more:
+        wake_for_room(tx)
 
 
 def _declare_reward(tx: Tx, asked: tuple[Any, int | None]) -> None:

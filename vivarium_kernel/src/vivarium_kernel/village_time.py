@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 
 HOURS_A_DAY = 24
 _COLUMNS = "paused, halted, pace_seconds, hour_seconds, residents, hours_micros, since_at, halt_reason"

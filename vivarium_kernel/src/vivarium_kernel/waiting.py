@@ -9,8 +9,10 @@ from attrs import frozen
 
 from vivarium_kernel import board, village_time
 from vivarium_kernel.deciding import question
-from vivarium_kernel.records import FOR_PEOPLE, MICROS, Task
+from vivarium_kernel.processes import present
+from vivarium_kernel.records import Task
 from vivarium_kernel.store import View
+from vivarium_kernel.terms import FOR_PEOPLE, MICROS
 from vivarium_kernel.wording import lasting, when
 
 Kind = Literal["person", "time", "quota", "pause", "resident", "plugin", "task", "process", "village", "nobody"]
@@ -75,9 +77,17 @@ def wait_of(view: View, task: Task, known: Known | None = None) -> Wait:
         case "parked":
             return _parked(view, task)
         case "claimed":
-            row = view.row("SELECT resident FROM attempts WHERE task = ? AND state = 'running'", (task.id,))
-            return Wait(task.id, task.state, "process", f"{row[0] if row else 'somebody'}, who is at it")
+            return _claimed(view, task)
     return _open(view, task, known)
+
+
+def _claimed(view: View, task: Task) -> Wait:
+    row = view.row("SELECT resident, process FROM attempts WHERE task = ? AND state = 'running'", (task.id,))
+    who, process = row or ("somebody", None)
+    if process is None or any(one.id == process and not one.gone for one in present(view)):
+        return Wait(task.id, task.state, "process", f"{who}, who is at it")
+    return Wait(task.id, task.state, "process", f"the next process: the one that {who} was at it in is gone",
+                "vivarium run")  # fmt: skip
 
 
 def _for_tasks(view: View, task: Task) -> Wait:
@@ -136,14 +146,21 @@ def _open(view: View, task: Task, known: Known) -> Wait:
         return Wait(task.id, task.state, "nobody", f"somebody who may take it ({known.refusals[task.id]})")
     if task.wanted is not None:
         return _for_resident(view, task, task.wanted, times.hour(view.now))
-    active = [row[0] for row in view.rows("SELECT name FROM residents WHERE state = 'active'")]
-    if active and set(active) <= set(task.declined):
-        return Wait(task.id, task.state, "resident", "a resident who has not declined it", "vivarium resident add NAME")
-    what = "a resident: the run was stopped before its turn" if known.stopped else "a resident"
-    step = "vivarium run"
-    if times.residents == 0:
-        what, step = "a resident: none is to be at work", "vivarium residents NUMBER"
+    what, step = _anybody(view, task, known, times.residents)
     return Wait(task.id, task.state, "resident", what, step)
+
+
+def _anybody(view: View, task: Task, known: Known, number: int | None) -> tuple[str, str]:
+    """What an open task waits for that any resident may take, and the next step."""
+    active = [row[0] for row in view.rows("SELECT name FROM residents WHERE state = 'active'")]
+    away = view.row("SELECT name, state FROM residents WHERE state IN ('paused', 'quarantined') ORDER BY name")
+    if not active and away is not None:
+        return f"a resident: nobody is active, {away[0]} is {away[1]}", f"vivarium resident resume {away[0]}"
+    if active and set(active) <= set(task.declined):
+        return "a resident who has not declined it", "vivarium resident add NAME"
+    if number == 0:
+        return "a resident: none is to be at work", "vivarium residents NUMBER"
+    return "a resident: the run was stopped before its turn" if known.stopped else "a resident", "vivarium run"
 
 
 def _for_resident(view: View, task: Task, name: str, hour: int) -> Wait:

@@ -31,6 +31,7 @@ IDLE = bytes(LABEL_BYTES)
 SwitchedOffHooks = dict[tuple[str, str], str]  # (plugin, hook) -> cause
 
 _CRASHES = frozenset((signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
+_OWN = (signal.SIGCHLD, signal.SIGALRM)  # what a supervisor waits for itself
 _SENT_BY_THE_TERMINAL = 0x80  # SI_KERNEL: the whole foreground group has the signal already
 _PR_SET_PDEATHSIG = 1
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
@@ -158,6 +159,12 @@ class Heart:
         faulthandler.dump_traceback_later(self._limit + self._beat - stuck, exit=True, file=self._mark.trace)
 
 
+def asks_to_stop() -> list[signal.Signals]:
+    """The signals that ask a process to end: a closed terminal's, too, unless it was begun not to care (nohup)."""
+    hangs_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangs_up]
+
+
 def supervise(
     run_child: Callable[[int, SwitchedOffHooks], int],
     mark: Mark,
@@ -169,15 +176,15 @@ def supervise(
     """Run ``run_child(restarts, switched_off)`` in a forked child, and again without the hook that ended it.
 
     Returns the exit status: the child's own, 128 + n if signal n ended it, 1 when it was started too often. Call it
-    from the main thread, before any other thread or any loop exists. SIGINT and SIGTERM that are sent to this process
-    are passed on, each once; a Ctrl-C, which reaches the child by itself, is not. (A signal that a program sends to
-    the whole process group counts twice.) A child outlives this process by nothing: it is killed with it.
+    from the main thread, before any other thread or any loop exists. What :func:`asks_to_stop` and is sent to this
+    process is passed on, each once; a Ctrl-C, which reaches the child by itself, is not. (A signal that a program
+    sends to the whole process group counts twice.) A child outlives this process by nothing: it is killed with it.
     """
     speak = say or _to_stderr
     switched_off: SwitchedOffHooks = {}
     begun: deque[float] = deque(maxlen=most_restarts)
     restarts = 0
-    watched = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+    watched = {*asks_to_stop(), *_OWN}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     try:
         while True:
@@ -207,6 +214,7 @@ def supervise(
             restarts += 1
             speak(f"starting again ({restarts}); unfinished attempts are taken up when their leases lapse")
     finally:
+        _drained({signal.SIGALRM})
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -216,7 +224,7 @@ def side_by_side(count: int, run: Callable[[], int]) -> int:
     When one ends badly the others go on: what it had is taken up by them. Signals are passed on as by
     :func:`supervise`, which ``run`` may be, and it is called from the main thread in the same way.
     """
-    watched = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+    watched = {*asks_to_stop(), *_OWN}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -236,12 +244,13 @@ def side_by_side(count: int, run: Callable[[], int]) -> int:
                     children.discard(child)
                     code = os.waitstatus_to_exitcode(status)
                     worst = max(worst, code if code >= 0 else 128 - code)
-            told = signal.sigtimedwait(watched, 1.0) if children else None
-            if told is not None and told.si_signo != signal.SIGCHLD and told.si_code != _SENT_BY_THE_TERMINAL:
+            told = _told(watched) if children else None
+            if told is not None and _is_for_child(told):
                 for child in children:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child, told.si_signo)
     finally:
+        _drained({signal.SIGALRM})
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return worst
 
@@ -295,20 +304,37 @@ def _wait(child: int, watched: set[signal.Signals]) -> tuple[int, bool]:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status), stopping
-        told = signal.sigtimedwait(watched, 1.0)  # SIGCHLD may go to another thread, which drops it
+        told = _told(watched)
         if told is None or told.si_signo == signal.SIGCHLD:
             continue
         stopping = True
-        if told.si_code != _SENT_BY_THE_TERMINAL:
+        if _is_for_child(told):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, told.si_signo)
+
+
+def _told(watched: set[signal.Signals]) -> signal.struct_siginfo | None:
+    """The next of these signals; None after a second: SIGCHLD may go to another thread, which drops it.
+
+    The second is a timer's: where a process is stopped and continued, ``sigtimedwait`` answers with what lay there.
+    """
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    told = signal.sigwaitinfo(watched)
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    return None if told.si_signo == signal.SIGALRM else told
+
+
+def _is_for_child(told: signal.struct_siginfo) -> bool:
+    """Whether it asks to stop, and the child has not had it: a Ctrl-C reaches it by itself."""
+    ctrl_c = told.si_signo == signal.SIGINT and told.si_code == _SENT_BY_THE_TERMINAL
+    return told.si_signo not in _OWN and not ctrl_c
 
 
 def _drained(watched: set[signal.Signals]) -> bool:
     """Take the signals that came as the child ended: nobody is left to get them. Whether one asked to stop."""
     stopping = False
     while (told := signal.sigtimedwait(watched, 0)) is not None:
-        stopping = stopping or told.si_signo != signal.SIGCHLD
+        stopping = stopping or told.si_signo not in _OWN
     return stopping
 
 

@@ -65,7 +65,7 @@ def weigh(
     tasks: Sequence[Task],
     settings: Settings,
     before: Mapping[str, str],
-    absent: Absent = lambda provider: "",
+    absent: Absent,
 ) -> Weighed:
     """Ask every plugin about a batch that comes in the board's order. ``absent`` says why a provider is not here."""
     right = hooks.entitle(resident, view)

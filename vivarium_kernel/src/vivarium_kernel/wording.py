@@ -1,10 +1,10 @@
-"""The room of wording: moments and durations as people read them, on the command line and on the village's pages."""
+"""The room of wording: moments, durations and addresses as people read them, on the command line and the pages."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 
 
 def when(at: int | None, now: int) -> str:
@@ -15,6 +15,13 @@ def when(at: int | None, now: int) -> str:
     if moment.date() == today.date():
         return f"{moment:%H:%M:%S}"
     return f"{moment:%d %b %H:%M}" if moment.year == today.year else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def url_of(host: str, port: int) -> str:
+    """The address to open of what listens there; for a wildcard that of this machine."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
+    shown = everywhere.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
 def lasting(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -26,6 +27,7 @@ from vivarium_kernel.transaction import Share, Tx
 
 log = logging.getLogger("vivarium")
 MOST_REQUESTS = 128  # in one commit, so that the loop is not held for long
+PATIENCE_SECONDS = 30.0  # how long one who asks from without an event loop waits for another process's turn
 QUICK_SECONDS = 0.005  # commits that take less, of late, are made on the loop itself
 
 
@@ -49,6 +51,7 @@ class Writer:
         self._outbox: list[Request] = []
         self._ready: tuple[asyncio.AbstractEventLoop, list[Request]] | None = None  # these have the turn, not the loop
         self._scheduled: asyncio.AbstractEventLoop | None = None  # the loop that is to begin, or has begun, a commit
+        self._told = 0  # of the share's openings, how many the listeners were told of
         self._closed = False
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
@@ -58,6 +61,11 @@ class Writer:
             self._thread.start()
 
     # Requests
+
+    @property
+    def crowded(self) -> bool:
+        """Whether an ending and a claim would not fit into the next commit."""
+        return len(self._outbox) + 2 > MOST_REQUESTS
 
     def write(self, fn: Callable[[Tx, Any], Any], item: Any, *, now: bool = False) -> Awaitable[Any]:
         """Queue a request on the running event loop; its answer comes after its commit has been synced.
@@ -76,7 +84,7 @@ class Writer:
             if now and self._jobs is not None:
                 self._begin(loop)
             else:
-                loop.call_soon(self._begin, loop)
+                loop.call_soon(loop.call_soon, self._begin, loop)  # who hears now that this was asked may join it
         return answer
 
     def call(self, fn: Callable[[Tx, Any], Any], item: Any) -> Any:
@@ -86,7 +94,7 @@ class Writer:
             raise _closed()
         self._take_turn()
         try:
-            self._run_now([request])
+            self._run_now([request], PATIENCE_SECONDS)
         finally:
             self._turn.release()
         self._tell_opened()
@@ -162,8 +170,11 @@ class Writer:
                 else:
                     self._work(*ready)
 
-    def _lock(self) -> None:
-        """Wait for the other processes' turn; who waits for long is told for what."""
+    def _lock(self, patience_seconds: float | None = None) -> None:
+        """Wait for the other processes' turn; who waits for long is told for what.
+
+        Raises StoreError after ``patience_seconds``, by the real clock.
+        """
         if not _try_lock(self._lock_fd):
             told = threading.Timer(
                 LOCKED_SECONDS,
@@ -173,9 +184,21 @@ class Writer:
             told.daemon = True
             told.start()
             try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+                if patience_seconds is None:
+                    fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+                else:
+                    self._wait(time.monotonic() + patience_seconds)
             finally:
                 told.cancel()
+
+    def _wait(self, until: float) -> None:
+        while not _try_lock(self._lock_fd):
+            if time.monotonic() > until:
+                raise StoreError(
+                    "store.locked", f"Another process keeps vivarium.lock beside {self._path}; nothing was changed.",
+                    "`vivarium doctor` says which it is; end it, and try again.",
+                )  # fmt: skip
+            time.sleep(0.01)
 
     def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
         """On the loop, with the turn, which nothing that happens here may keep."""
@@ -222,17 +245,18 @@ class Writer:
         self._tell_opened()
 
     def _tell_opened(self) -> None:
-        if self.committer.opened:
-            self.committer.opened = False
+        openings, told = self._share.openings, self._told
+        if openings != told:
+            self._told = openings
             for listener in self._share.on_opened:
                 with contextlib.suppress(RuntimeError):  # one whose loop is closed
                     listener()
 
     # Transactions
 
-    def _run_now(self, requests: list[Request]) -> None:
+    def _run_now(self, requests: list[Request], patience_seconds: float | None = None) -> None:
         """From begin to commit in this thread, which has the turn of this process."""
-        self._lock()
+        self._lock(patience_seconds)
         try:
             if self.committer.prepare(requests):
                 self.committer.finish(requests)

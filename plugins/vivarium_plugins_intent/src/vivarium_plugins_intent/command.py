@@ -176,7 +176,7 @@ async def _do(village: Village, actor: Actor, verb: str, asked: dict[str, Any]) 
 
 
 def _not_ready(shown: dict[str, Any], as_json: bool) -> int:
-    from vivarium_kernel.records import ENDED_STATES
+    from vivarium_kernel.terms import ENDED_STATES
 
     if as_json:
         print_json(shown)

@@ -11,9 +11,9 @@ from vivarium_kernel import people
 from vivarium_kernel.api.roles import ANYONE, ROLES, scope_of
 from vivarium_kernel.claiming import token_digest
 from vivarium_kernel.errors import Forbidden, Unauthorized
-from vivarium_kernel.records import Actor
 from vivarium_kernel.replies import TooOften
 from vivarium_kernel.store import View
+from vivarium_kernel.terms import Actor
 
 SESSION_SECONDS = 7 * 86_400
 _FULL = 10_000  # callers whose allowance is remembered

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Literal
 
 from attrs import frozen
 
-from vivarium_kernel import board, explaining, timings, written
+from vivarium_kernel import explaining, timings, written
 from vivarium_kernel.api.operations import Call, Operation
 from vivarium_kernel.api.shapes import Number, Word
 from vivarium_kernel.explaining import Claims
@@ -65,17 +64,7 @@ def operations() -> list[Operation]:
 
 
 async def _claim(call: Call) -> Claims:
-    asked: ClaimQuery = call.query
-    with call.village.store.view() as view:
-        task = board.task(view, asked.task)
-        past = explaining.past(view, asked.task)
-        names = explaining.asked(view, task, asked.resident)
-    now = []
-    for name in names:
-        # In the loop, as a round asks plugins; between two residents others have their turn.
-        now.append(explaining.explain(call.village, task.id, name))
-        await asyncio.sleep(0)
-    return Claims(task.id, task.state, tuple(now), tuple(past))
+    return await explaining.claims(call.village, call.query.task, call.query.resident)
 
 
 async def _prompt(call: Call) -> Prompt:

@@ -20,7 +20,7 @@ from vivarium_kernel.api.panels_files import base
 from vivarium_kernel.api.shapes import Login, Nothing
 from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.people import NewToken
-from vivarium_kernel.records import Actor, Role
+from vivarium_kernel.terms import Actor, Role
 from vivarium_kernel.village import Village
 
 LINK_SECONDS = 600.0

@@ -21,19 +21,9 @@ from vivarium_kernel.audit import Filter
 from vivarium_kernel.claiming import NotClaimed
 from vivarium_kernel.errors import Conflict
 from vivarium_kernel.people import free_resident
-from vivarium_kernel.records import (
-    ENDED_STATES,
-    FOR_PEOPLE,
-    Attempt,
-    Effect,
-    Event,
-    NewTask,
-    Subject,
-    Task,
-    TaskState,
-    Usage,
-)
+from vivarium_kernel.records import Attempt, Event, NewTask, Subject, Task, Usage
 from vivarium_kernel.store import View
+from vivarium_kernel.terms import ENDED_STATES, FOR_PEOPLE, Effect, TaskState
 from vivarium_kernel.village import Village
 from vivarium_kernel.village_time import Times
 

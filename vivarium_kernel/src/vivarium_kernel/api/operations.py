@@ -36,6 +36,7 @@ NUMBERS = ("attempt", "token", "worker")  # names in paths that are numbers; oth
 KEY_HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[!-~]{1,200}")
 _LARGEST_ID = 2**63 - 1
+_WIRE = "/wire/"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -136,6 +137,8 @@ class Change:
 async def respond(api: Api, operation: Operation, request: Request) -> Response:
     """Let in, read, do and answer one request; whatever goes wrong becomes a problem page."""
     try:
+        if operation.path.startswith(_WIRE):
+            await api.runtime.feel_jump()
         caller = _let_in(api, operation, request)
         call = Call(
             api, request, _path_of(request), _query_of(operation, request), await _body_of(operation, request), caller
@@ -167,7 +170,7 @@ def _let_in(api: Api, operation: Operation, request: Request) -> Caller | None:
         api.allowances.spend(f"from:{client}", now)  # guesses are counted by where they come from
         raise
     # A worker's calls are many and small; each attempt has its own token, and so its own allowance.
-    api.allowances.spend(caller.id, now, share=0.1 if operation.path.startswith("/wire/") else 1.0)
+    api.allowances.spend(caller.id, now, share=0.1 if operation.path.startswith(_WIRE) else 1.0)
     let_in(caller, operation.route, request)
     return caller
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from attrs import frozen
 
 from vivarium_kernel.errors import Invalid
-from vivarium_kernel.records import Actor
+from vivarium_kernel.terms import Actor
 
 if TYPE_CHECKING:
     from vivarium_kernel.grants import PluginView

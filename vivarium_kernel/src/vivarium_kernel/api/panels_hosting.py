@@ -22,7 +22,7 @@ from vivarium_kernel.api.panels import Panel, Visit, text_of
 from vivarium_kernel.api.panels_words import compiled
 from vivarium_kernel.health import describe, where
 from vivarium_kernel.plugins import switch_off
-from vivarium_kernel.records import Actor
+from vivarium_kernel.terms import Actor
 
 if TYPE_CHECKING:
     from vivarium_kernel.village import Village

@@ -25,7 +25,7 @@ from vivarium_kernel.api.panels_files import MEDIA, base
 from vivarium_kernel.api.panels_hosting import Card, Hosting, panels_of
 from vivarium_kernel.api.panels_words import environment
 from vivarium_kernel.errors import NotFound, StoreError, VivariumError
-from vivarium_kernel.records import Actor
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village_time import read_times
 
 POLICY = (

@@ -10,7 +10,7 @@ import msgspec
 
 from vivarium_kernel import audit
 from vivarium_kernel.api.panels_asking import ask
-from vivarium_kernel.records import FOR_PEOPLE
+from vivarium_kernel.terms import FOR_PEOPLE
 
 if TYPE_CHECKING:
     from vivarium_kernel.api.operations import Call

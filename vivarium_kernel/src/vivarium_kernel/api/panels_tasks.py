@@ -13,7 +13,8 @@ from vivarium_kernel.api.panels_asking import ask
 from vivarium_kernel.audit import Filter
 from vivarium_kernel.board import TASK_COLUMNS
 from vivarium_kernel.errors import Invalid
-from vivarium_kernel.records import ENDED_STATES, FOR_PEOPLE, Task
+from vivarium_kernel.records import Task
+from vivarium_kernel.terms import ENDED_STATES, FOR_PEOPLE
 from vivarium_kernel.waiting import wait_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from vivarium_kernel.amounts import money_text
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.wording import lasting
 
 SHOWN_CHARACTERS = 20_000  # of one output: the whole is at /attempts/NUMBER

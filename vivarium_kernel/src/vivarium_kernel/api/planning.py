@@ -15,7 +15,7 @@ from vivarium_kernel import actions, board
 from vivarium_kernel.api.now import end_of, refuse_at_rest
 from vivarium_kernel.api.operations import Answer, Call, Operation, key_of, replied
 from vivarium_kernel.errors import NotFound
-from vivarium_kernel.records import ENDED_STATES
+from vivarium_kernel.terms import ENDED_STATES
 
 WAIT_SECONDS = 600.0
 

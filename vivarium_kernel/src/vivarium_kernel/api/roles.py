@@ -83,6 +83,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "POST /wire/attempts/{attempt}/intent": _ATTEMPT,
     "POST /wire/attempts/{attempt}/result": _ATTEMPT,
     "POST /wire/attempts/{attempt}/act": _ATTEMPT,
+    "POST /wire/attempts/{attempt}/distrust": _ATTEMPT,
     "POST /wire/attempts/{attempt}/park": _ATTEMPT,
     "POST /wire/attempts/{attempt}/release": _ATTEMPT,
     "POST /wire/attempts/{attempt}/settle": _ATTEMPT,

@@ -16,6 +16,7 @@ from vivarium_kernel.api.operations import Api
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village
+from vivarium_kernel.wording import url_of
 
 GRACE_SECONDS = 3  # how long an answer that was begun may take once the server is closing
 KEEP_ALIVE_SECONDS = 75
@@ -39,7 +40,7 @@ async def serve(
     host = settings.host if host is None else host
     listening = listen(host, settings.port if port is None else port)
     with contextlib.closing(listening):
-        url = url_of(listening)
+        url = url_of(*listening.getsockname()[:2])
         async with contextlib.AsyncExitStack() as stack:
             ending: asyncio.Future[None]
             if runtime is None:
@@ -50,6 +51,7 @@ async def serve(
             api = api_of(village, runtime)
             watching: asyncio.Future[None] = asyncio.ensure_future(wire.watch(api))
             async with _closing(api, [ending, watching]), _listening(api, host, listening) as serving:
+                await runtime.open_at(url)
                 told = None if ready is None else ready(url)
                 if told is not None:
                     await told
@@ -128,10 +130,3 @@ def listen(host: str, port: int) -> socket.socket:
             "Choose an address of this machine with --host, and a port from 1024 on.",
             field="host",
         ) from error
-
-
-def url_of(listening: socket.socket) -> str:
-    """The address to open; for a wildcard that of this machine."""
-    host, port = listening.getsockname()[:2]
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{name}:{port}"

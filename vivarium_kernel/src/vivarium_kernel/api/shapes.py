@@ -13,19 +13,8 @@ from attrs import field, frozen
 from msgspec import Meta
 
 from vivarium_kernel.budgets import Budget
-from vivarium_kernel.records import (
-    Attempt,
-    Effect,
-    Event,
-    NewTask,
-    Resident,
-    ResidentState,
-    Role,
-    Step,
-    Task,
-    TaskState,
-    Transfer,
-)
+from vivarium_kernel.records import Attempt, Event, NewTask, Resident, Step, Task, Transfer
+from vivarium_kernel.terms import Effect, ResidentState, Role, TaskState
 
 LARGEST = 2**53 - 1  # what every language's JSON numbers can hold
 Number = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -65,7 +54,10 @@ class Process:
 
 @frozen
 class Status:
-    """How the village is. ``village_usd`` is what it may ever spend, where there is a cap, for people to see."""
+    """How the village is. ``hour`` is that of the village's ``day``, from 0 to 23.
+
+    ``village_usd`` is what it may ever spend, where there is a cap, for people to see.
+    """
 
     village: str
     version: str

@@ -112,7 +112,7 @@ async def _status(call: Call) -> Status:
             Process(row[0], row[1], bool(row[2]), row[3], row[4], row[5])
             for row in view.rows(
                 "SELECT id, kind, host, started_at, lease_until_at, "
-                "(SELECT count(*) FROM residents WHERE process = processes.id) FROM processes "
+                "(SELECT count(*) FROM residents WHERE process = processes.id AND state = 'active') FROM processes "
                 "WHERE ended_at IS NULL ORDER BY id"
             )
         ]
@@ -121,7 +121,7 @@ async def _status(call: Call) -> Status:
             version("vivarium-kernel"),
             view.now,
             times.day(view.now),
-            times.hour(view.now),
+            times.hour(view.now) % village_time.HOURS_A_DAY,
             times.paused,
             times.halted,
             times.halt_reason,

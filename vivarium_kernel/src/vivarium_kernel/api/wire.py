@@ -29,7 +29,7 @@ from vivarium_kernel.records import Entitlement, Outcome, Resident, Task
 from vivarium_kernel.rounds import Seat, Won
 from vivarium_kernel.routing import Route
 from vivarium_kernel.settings_record import Models
-from vivarium_kernel.settling import Settled, Settlement, wake_for_keys
+from vivarium_kernel.settling import Settled, Settlement, wake_all_for_keys
 from vivarium_kernel.store import View
 
 LOOK_SECONDS = 0.2  # how soon a worker hears that an act of its is to stop
@@ -53,11 +53,12 @@ def operations() -> list[Operation]:
 
 async def _join(call: Call) -> Joined:
     settings = call.village.settings
-    asked = Joining(call.caller.actor, call.body.residents, settings.lease_seconds, settings.budgets.start_aid_micros)
+    asked = Joining(
+        call.caller.actor, call.body.residents, settings.lease_seconds, settings.budgets.start_aid_micros,
+        call.body.before, call.village.hooks.end_attempt, call.village.retries(),
+    )  # fmt: skip
     worker, residents = await call.village.store.write(wire_writes.join, asked)
-    after: int | None = 0
-    while after is not None:  # who joins may have the key that tasks wait for
-        _, after = await call.village.store.write(wake_for_keys, (str(call.caller.actor), after))
+    await wake_all_for_keys(call.village.store, str(call.caller.actor))  # who joins may have the key
     return Joined(worker, tuple(residents), settings.lease_seconds)
 
 
@@ -122,7 +123,7 @@ async def _claim(call: Call) -> ClaimReply:
     until = asyncio.get_running_loop().time() + asked.wait_seconds
     while True:
         secret = call.village.clock.secret()
-        seat = Seat(token_digest(secret), call.village.settings.lease_seconds, _fits(call, asked))
+        seat = Seat(asked.worker, token_digest(secret), call.village.settings.lease_seconds, _fits(call, asked))
         won = await _won(call, asked.resident, seat, until)
         if won is None:
             return ClaimReply(None)
@@ -144,10 +145,10 @@ def _check_resident(view: View, asked: ClaimRequest) -> None:
 
 def _fits(call: Call, asked: ClaimRequest) -> Any:
     """Which tasks this worker can do at all: nobody's task is to fail because its worker lacks a plugin."""
-    settings = call.village.settings
+    settings, without = call.village.settings, frozenset(asked.without)
 
     def fits(task: Task, resident: Resident) -> bool:
-        if task.mode not in asked.modes or (task.files and not asked.shares_folder):
+        if task.id in without or task.mode not in asked.modes or (task.files and not asked.shares_folder):
             return False
         if task.mode != "llm":
             return True

@@ -14,7 +14,18 @@ from vivarium_kernel.actions import Action
 from vivarium_kernel.api import wire_writes
 from vivarium_kernel.api.operations import Call, Operation
 from vivarium_kernel.api.shapes import Nothing
-from vivarium_kernel.api.wire_shapes import Act, Acted, Ended, Intent, Park, Release, Renewed, Settle, StepResult
+from vivarium_kernel.api.wire_shapes import (
+    Act,
+    Acted,
+    Distrust,
+    Ended,
+    Intent,
+    Park,
+    Release,
+    Renewed,
+    Settle,
+    StepResult,
+)
 from vivarium_kernel.api.wire_writes import GivingUp, Said
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, LeaseLapsed, RateLimited, VivariumError
@@ -35,6 +46,9 @@ def operations() -> list[Operation]:
         Operation(f"POST {_ATTEMPT}/intent", "Say what is about to be done.", _intent, body=Intent, reply=Nothing),
         Operation(f"POST {_ATTEMPT}/result", "Say what came of a step.", _result, body=StepResult, reply=Nothing),
         Operation(f"POST {_ATTEMPT}/act", "Do an action as a step.", _Acts().act, body=Act, reply=Acted),
+        Operation(
+            f"POST {_ATTEMPT}/distrust", "Say whose report can't be true.", _distrust, body=Distrust, reply=Nothing
+        ),
         Operation(f"POST {_ATTEMPT}/park", "Park the task.", _park, body=Park, reply=Ended),
         Operation(f"POST {_ATTEMPT}/release", "Give the task back.", _release, body=Release, reply=Ended),
         Operation(f"POST {_ATTEMPT}/settle", "Hand in the outcome.", _settle, body=Settle, reply=Ended),
@@ -166,6 +180,11 @@ async def _again(
         _ended(call, await call.village.store.write(wire_writes.give_up, GivingUp(said, lost)))
         raise stepping.lapsed(said.attempt)
     return Acted(accepted(msgspec.json.decode(result or "null")), asked.number)
+
+
+async def _distrust(call: Call) -> Nothing:
+    await call.village.store.write(wire_writes.note_distrust, _said(call))
+    return Nothing()
 
 
 async def _park(call: Call) -> Ended:

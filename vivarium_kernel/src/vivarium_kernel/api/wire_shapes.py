@@ -14,7 +14,8 @@ from attrs import field, frozen
 from msgspec import Meta
 
 from vivarium_kernel.api.shapes import Micros, Number, Word, Words
-from vivarium_kernel.records import Effect, Entitlement, Outcome, Resident, Section, Step, Task
+from vivarium_kernel.records import Entitlement, Outcome, Resident, Section, Step, Task
+from vivarium_kernel.terms import Effect
 
 Kind = Literal["model", "tool", "command"]
 StepNumber = Annotated[int, Meta(ge=1, le=1_000_000, description="steps are numbered from 1 on, each once")]
@@ -22,9 +23,13 @@ StepNumber = Annotated[int, Meta(ge=1, le=1_000_000, description="steps are numb
 
 @frozen
 class Join:
-    """Ask for residents to live for; new ones are made when too few are free."""
+    """Ask for residents to live for; new ones are made when too few are free.
+
+    ``before`` is the number that the worker had: what is left of that one is given back, and its residents are free.
+    """
 
     residents: Annotated[int, Meta(ge=1, le=256)] = 1
+    before: Number | None = None
 
 
 @frozen
@@ -48,7 +53,7 @@ class ClaimRequest:
     """Wait for a task for one of the worker's residents.
 
     ``modes`` and ``providers`` (of models) are what the worker can do. A task that claims files is only given to a
-    worker that shares the village's folder.
+    worker that shares the village's folder, and none of ``without`` to this one: it found that it can't do them.
     """
 
     worker: Number
@@ -57,6 +62,7 @@ class ClaimRequest:
     modes: Annotated[tuple[Word, ...], Meta(max_length=100)] = ("command", "llm")
     providers: Annotated[tuple[Word, ...], Meta(max_length=100)] = ("scripted",)
     shares_folder: bool = False
+    without: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
 
 
 @frozen
@@ -171,6 +177,14 @@ class Release:
 
     reason: Words
     declined: bool = False
+
+
+@frozen
+class Distrust:
+    """A model provider of the worker's own reported what can't be true: the worker asks it no more."""
+
+    provider: Word
+    reason: Annotated[str, Meta(min_length=1, max_length=2_000)]
 
 
 @frozen

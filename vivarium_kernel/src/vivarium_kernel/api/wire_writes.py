@@ -18,13 +18,12 @@ from vivarium_kernel.audit import emit
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.errors import Conflict, NotFound, VivariumError
 from vivarium_kernel.meters import Meter
-from vivarium_kernel.processes import Drive, Register, Self
-from vivarium_kernel.records import MICROS, Actor
+from vivarium_kernel.processes import REMOTE, Drive, Register, Self
 from vivarium_kernel.settling import EndAttempt, Retries, Settled, Settlement
 from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View
+from vivarium_kernel.terms import MICROS, Actor
 
-REMOTE = "remote"
 REFUSED_STEP = "step.refused"  # the kind of event
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 
@@ -40,13 +39,20 @@ class Joining:
     residents: int
     lease_seconds: float
     start_micros: int
+    before: int | None
+    end_attempt: EndAttempt
+    retries: Retries
 
 
 def join(tx: Tx, asked: Joining) -> tuple[int, list[str]]:
-    """Write the worker's lease row and give it residents."""
+    """Write the worker's lease row and give it residents; what it was ``before`` is over, if it was this token's."""
+    if asked.before is not None and tx.row(
+        "SELECT 1 FROM processes WHERE id = ? AND kind = ? AND pid = ?", (asked.before, REMOTE, asked.actor.token)
+    ):
+        expel(tx, (asked.before, "its worker joined again", asked.end_attempt, asked.retries))
     me = Self(f"{REMOTE}:{asked.actor.name}", asked.actor.token or 0, "")
     number = processes.register(tx, Register(me, REMOTE, asked.lease_seconds))
-    return number, processes.drive(tx, Drive(number, asked.residents, asked.start_micros, asked.actor))
+    return number, processes.drive(tx, Drive(number, asked.residents, asked.start_micros, asked.actor)) or []
 
 
 def check_worker(source: Tx | View, number: int, actor: Actor) -> None:
@@ -62,7 +68,7 @@ def renew_worker(tx: Tx, asked: tuple[int, Actor, float]) -> None:
     """Renew a worker's lease."""
     number, actor, seconds = asked
     check_worker(tx, number, actor)
-    processes.renew(tx, (number, seconds))
+    processes.renew(tx, processes.Renewal(number, seconds))
 
 
 def leave(tx: Tx, asked: tuple[int, Actor, EndAttempt, Retries]) -> None:
@@ -270,6 +276,19 @@ def refused_step(view: View, claimed: Claimed) -> RefusedStep | None:
         (claimed.task.id, claimed.attempt, REFUSED_STEP),
     )
     return None if row is None else RefusedStep(row[0], row[1])
+
+
+def note_distrust(tx: Tx, said: Said) -> None:
+    """Note once what a worker says of a provider of its own; those of the village are not touched by it."""
+    body = said.body
+    if not isinstance(body, wire.Distrust):
+        raise TypeError("a distrust is expected")
+    resident, task = _fence(tx, said)
+    sql = "SELECT data FROM events WHERE task = ? AND attempt = ? AND kind = 'model.distrusted'"
+    if any(_decode(data)["provider"] == body.provider for (data,) in tx.rows(sql, (task, said.attempt))):
+        return
+    emit(tx, "model.distrusted", f"resident:{resident}", resident=resident, task=task, attempt=said.attempt,
+         provider=body.provider, reason=body.reason)  # fmt: skip
 
 
 @frozen

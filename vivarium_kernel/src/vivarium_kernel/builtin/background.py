@@ -38,19 +38,16 @@ class Background(Plugin):
     def enrich_prompt(self, task: Task, view: PluginView) -> Sequence[Section]:
         found = []
         if task.files:
-            names = ", ".join(task.files)
-            found.append(
-                Section("situation", f"When it is done, these files of the village have to be there: {names}", 90)
-            )
+            said = f"When it is done, these files of the village have to be there: {', '.join(task.files)}"
+            found.append(Section("situation", said, 90))
         reason = _refusal(task, view) if task.failures else ""
         if reason:
             found += [
                 Section("situation", _AGAIN, 85),
                 Section("situation", reason[:REASON_CHARACTERS], 85, untrusted="why it was not accepted"),
             ]
-        if view.read_once(
-            "SELECT 1 FROM dependencies LIMIT 1"
-        ):  # most boards have none, and this is asked at every claim
+        # Most boards have none, and this is asked at every claim.
+        if view.read_once("SELECT 1 FROM dependencies LIMIT 1"):
             found += self._results(task, view)
         return found
 

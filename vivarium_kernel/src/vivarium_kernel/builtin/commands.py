@@ -8,19 +8,23 @@ from typing import Any
 
 from attrs import evolve
 
-from vivarium_kernel.commands import Finished, Limits, Runner, Unavailable, check, resolve_allowed, shipped
+from vivarium_kernel.commands import Finished, Limits, Runner, Unavailable, check, resolve_allowed
 from vivarium_kernel.commands.policy import Allowed, find
 from vivarium_kernel.jobs import Job
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import Effect, Outcome, Subject, Task, Verdict
+from vivarium_kernel.records import Outcome, Subject, Task, Verdict
+from vivarium_kernel.terms import Effect
 
 _ALLOW = Verdict("allow", "command_policy")
 
 
-def allowed_commands(settings: Any) -> dict[str, Allowed]:
-    """The shipped commands and the operator's; ``{python}`` is the interpreter that runs this."""
+def allowed_commands(settings: Any, *, strict: bool = False) -> dict[str, Allowed]:
+    """The shipped commands and the operator's; ``{python}`` is the interpreter that runs this.
+
+    Raises BadAllow where it is ``strict``: whoever begins a life asks so, before anything is opened.
+    """
     own = {name: program.replace("{python}", sys.executable) for name, program in settings.commands.allow.items()}
-    return shipped() | resolve_allowed(own)
+    return resolve_allowed(own, strict=strict)
 
 
 def effect_of(task: Task, allowed: Allowed | None) -> Effect:

@@ -15,7 +15,7 @@ from vivarium_kernel.actions import Action, Meta
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.grants import PluginTx, PluginView
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import MICROS, Actor
+from vivarium_kernel.terms import MICROS, Actor
 
 if TYPE_CHECKING:
     from vivarium_kernel.api.panels import Panel, Visit

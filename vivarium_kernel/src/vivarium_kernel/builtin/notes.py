@@ -11,7 +11,8 @@ from vivarium_kernel.actions import Action
 from vivarium_kernel.errors import Invalid, NotFound
 from vivarium_kernel.grants import PluginTx, PluginView
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import Actor, Resident, Section, Task
+from vivarium_kernel.records import Resident, Section, Task
+from vivarium_kernel.terms import Actor
 
 HEADING = "Your notes, by number:"
 PER_MINUTE = 30

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Resident, Task
@@ -15,7 +14,7 @@ class OldestFirst(Plugin):
     name = "oldest_first"
 
     @hookimpl
-    def claim_score(self, resident: Resident, tasks: Sequence[Task], view: Any) -> list[float]:
+    def claim_score(self, resident: Resident, tasks: Sequence[Task]) -> list[float]:
         # A batch comes in the board's order, so a task's place in it is its score.
         step = 1.0 / len(tasks)
         return [1.0 - step * place for place in range(len(tasks))]

@@ -8,7 +8,8 @@ from vivarium_kernel.errors import OverBudget
 from vivarium_kernel.grants import PluginTx
 from vivarium_kernel.ledger import LARGEST_MICROS
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import MICROS, Ending, Task
+from vivarium_kernel.records import Ending, Task
+from vivarium_kernel.terms import MICROS
 
 
 @frozen

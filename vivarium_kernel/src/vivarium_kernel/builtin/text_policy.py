@@ -67,11 +67,18 @@ def judge(text: str, *, outcome: bool = False) -> Verdict:
 
 
 def _has_secret(text: str) -> bool:
-    return any(sign in text for sign in _SECRET_SIGNS) and _SECRETS.search(text) is not None
+    return _holds(text, _SECRET_SIGNS) and _SECRETS.search(text) is not None
 
 
 def _is_injection(text: str) -> bool:
-    return any(sign in text for sign in _INJECTION_SIGNS) and _INJECTION.search(text) is not None
+    return _holds(text, _INJECTION_SIGNS) and _INJECTION.search(text) is not None
+
+
+def _holds(text: str, signs: tuple[str, ...]) -> bool:
+    for sign in signs:  # noqa: SIM110 - any() takes four times as long, and every text of a cycle comes through here
+        if sign in text:
+            return True
+    return False
 
 
 def plain(text: str) -> str:

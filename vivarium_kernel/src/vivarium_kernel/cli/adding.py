@@ -31,7 +31,12 @@ _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("priority", "--priority", "N", "Higher comes first; from -1000 to 1000."),
     ("timeout_seconds", "--timeout", "SECONDS", "How long one attempt may take; by default 30, for a model 600."),
     ("max_attempts", "--max-attempts", "N", "After how many failures it fails for good; by default 3."),
-    ("effect", "--effect", "CLASS", "Whether it may run twice: pure, idempotent or once (the default)."),
+    (
+        "effect",
+        "--effect",
+        "CLASS",
+        "Whether it may run twice: pure, idempotent, once; shipped commands are pure, others once.",
+    ),
     ("wanted", "--wanted", "RESIDENT", "The one resident that may take it."),
     ("not_before_at", "--not-before", "TIME", "When it may begin: an ISO time with its offset."),
     ("expect", "--expect", "STATE", "How it is to end: done (the default), failed, blocked, cancelled or any."),

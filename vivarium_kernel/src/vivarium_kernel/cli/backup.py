@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vivarium_kernel.cli.opening import folder_of, looking, village_option
+from vivarium_kernel.cli.opening import DATABASE, folder_of, looking, spare, village_option
 from vivarium_kernel.cli.showing import several
 from vivarium_kernel.errors import Conflict, Invalid, StoreCorrupt
 
@@ -53,6 +53,10 @@ def backup(file: Path, replace: bool, village: Path | None) -> None:
 def _refuse(file: Path, folder: Path, replace: bool) -> None:
     from vivarium_kernel.commands.places import is_protected
 
+    # A copy in the place of a living village's database would undo what it writes: this one's, or another's.
+    for home in (folder, file.parent):
+        if home == folder or (home / "vivarium.lock").exists():
+            spare(file, home, "backup.own")
     if file.exists() and not file.is_file():
         raise Invalid("backup.file", f"{file} is no file.", "Name a file for the backup.", field="file")
     if file.exists() and not replace:
@@ -61,7 +65,8 @@ def _refuse(file: Path, folder: Path, replace: bool) -> None:
         )
     if not file.parent.is_dir():
         raise Invalid("backup.folder", f"There is no folder {file.parent}.", "Make it first.", field="file")
-    if file.is_relative_to(folder) and not is_protected(file, folder):
+    beside = is_protected(file, folder) and file.name.startswith(DATABASE)  # a name for keys is for keys
+    if file.is_relative_to(folder) and not beside:
         raise Invalid(
             "backup.place", f"{file} lies in the village, where commands of residents could read it.",
             "Choose a place outside of the village, or a name like vivarium.db.backup directly in its folder.",

@@ -90,10 +90,10 @@ def installed_on(choice: Choice) -> dict[str, Found]:
 def breakers_of(folder: Path | None) -> Mapping[str, Mapping[str, str]]:
     """The hooks that plugins are switched off on, with the cause of each; empty where no village has lived yet."""
     from vivarium_kernel.breakers import breakers
-    from vivarium_kernel.cli.opening import looking
+    from vivarium_kernel.cli.opening import is_founded, looking
 
     found: dict[str, dict[str, str]] = {}
-    if folder is None or not (folder / "vivarium.db").exists():
+    if folder is None or not is_founded(folder):
         return found
     with looking(folder) as view:
         for each in breakers(view):

@@ -33,19 +33,29 @@ def pace(seconds: float | None, village: Path | None, token: str | None) -> None
 
 
 @click.command()
-@click.argument("count", type=int, metavar="N")
+@click.argument("count", type=int, metavar="[N]", required=False)
 @village_option
 @as_option
-def residents(count: int, village: Path | None, token: str | None) -> None:
+def residents(count: int | None, village: Path | None, token: str | None) -> None:
     """Set how many residents are at work.
 
-    A village that is running takes it at once; new residents are made where there are too few.
+    A village that is running takes it at once; new residents are made where there are too few. Without N the present
+    number is shown.
     """
-    from vivarium_kernel import control
+    from vivarium_kernel import control, village_time
 
+    if count is None:
+        with looking(folder_of(village)) as view:
+            asked = village_time.read_times(view).residents
+        click.echo("All that are active are to be at work" if asked is None else _asked(asked))
+        return
     with acting(village, token, "POST /control/residents") as (opened, actor):
         opened.store.call(control.set_residents, (count, actor))
-    click.echo(f"{count:,} {'resident is' if count == 1 else 'residents are'} to be at work")
+    click.echo(_asked(count))
+
+
+def _asked(count: int) -> str:
+    return f"{count:,} {'resident is' if count == 1 else 'residents are'} to be at work"
 
 
 def _switch(word: str, reason: str, village: Path | None, token: str | None, said: str, already: str) -> None:

@@ -52,7 +52,7 @@ def examined(folder: Path) -> Iterator[Finding]:
     """Every finding of every check, in an order in which the causes come before what follows from them."""
     patient = Patient(folder)
     try:
-        for name, check in (CHECKS | {"models": models}).items():
+        for name, check in {**CHECKS, "models": models}.items():
             yield from _one(name, check, patient)
     finally:
         patient.close()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vivarium_kernel.cli.opening import acting, as_option, json_option, village_option
+from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, refuse_lost, village_option
 from vivarium_kernel.cli.showing import money, print_json, print_json_list, table
 from vivarium_kernel.problems import InputError, Problem, quoted
 
 if TYPE_CHECKING:
     from vivarium_kernel.actions import Action
-    from vivarium_kernel.records import Actor
+    from vivarium_kernel.terms import Actor
     from vivarium_kernel.village import Village
 
 
@@ -38,6 +38,10 @@ def do(
     """
     from vivarium_kernel import actions
 
+    if name is None:
+        if text is not None or key is not None:
+            raise click.UsageError("--input and --key take the NAME of an action; without one all are listed.")
+        refuse_lost(folder_of(village))
     with acting(village, token, "POST /actions/{action}", plugins=True) as (opened, actor):
         if name is None:
             _list(opened, actor, as_json)

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,14 @@ from attrs import frozen
 
 from vivarium_kernel.cli.showing import money, several, shortened
 from vivarium_kernel.errors import READ_ONLY_STEP, is_read_only
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import LOADING, MICROS
 from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
     from vivarium_kernel.commands import Sandbox
     from vivarium_kernel.settings import Settings
     from vivarium_kernel.store import View
+    from vivarium_kernel.village import Village
 
 FREE_BYTES = 200_000_000  # less free space than this is a problem
 LONG_SECONDS = 86_400.0  # a task that has waited for a person so long is worth a word
@@ -63,10 +64,17 @@ class Patient:
 
     @cached_property
     def view(self) -> View | None:
-        """A snapshot; None when there is no database yet."""
-        from vivarium_kernel.cli.opening import looking
+        """A snapshot; None where no village has lived yet."""
+        from vivarium_kernel.cli.opening import is_founded, looking
 
-        return self._open.enter_context(looking(self.folder)) if self.database.exists() else None
+        return self._open.enter_context(looking(self.folder)) if is_founded(self.folder) else None
+
+    @cached_property
+    def village(self) -> Village:
+        """The village with its plugins."""
+        from vivarium_kernel.village import Village, With
+
+        return self._open.enter_context(Village(self.folder, With()))
 
     def close(self) -> None:
         self._open.close()
@@ -148,12 +156,15 @@ def _settings(patient: Patient) -> Iterator[Finding]:
 
 def _database(patient: Patient) -> Iterator[Finding]:
     from vivarium_kernel import schema
+    from vivarium_kernel.cli.opening import is_lost
 
-    if not patient.database.exists():
+    view = patient.view  # refuses a newer one
+    if view is None:
+        if is_lost(patient.folder):
+            yield Finding("problem", f"the village has lived, and {patient.database} is gone", RESTORE)
+            return
         yield Finding("good", "there is none yet; it is made when the village first lives")
         return
-    view = patient.view  # refuses a newer one
-    assert view is not None
     faults = [str(row[0]) for row in view.rows(f"PRAGMA integrity_check({SHOWN})")]
     if faults == ["ok"]:
         sound = f"schema {schema.VERSION}; every page and index is sound (SQLite {sqlite3.sqlite_version})"
@@ -329,20 +340,19 @@ def _plugins(patient: Patient) -> Iterator[Finding]:
         yield Finding("notice", what, mend)
     if patient.view is None:
         return  # loading them would make the database
-    off = breakers.breakers(patient.view)
+    # What is left out whole is looked at anew below.
+    off = [each for each in breakers.breakers(patient.view) if each.hook != LOADING]
     for each in off:
         yield Finding("problem", f"{each.plugin} is off on {each.hook}: {shortened(each.cause, 200)}", each.next_step)
     if patient.locked:
         yield Finding("unknown", "can't be loaded while the lock is kept")
         return
-    from vivarium_kernel.village import Village, With
-
-    with Village(patient.folder, With()) as village:
-        for failed in village.failed:
-            for error in failed.errors:
-                yield Finding("problem", f"{failed.name}: {error.definition}: {error.fault}", error.cure)
-        if not village.failed and not off:
-            yield Finding("good", f"{several(len(village.plugins), 'plugin')}: {', '.join(sorted(village.plugins))}")
+    village = patient.village
+    for failed in village.failed:
+        for error in failed.errors:
+            yield Finding("problem", f"{failed.name}: {error.definition}: {error.fault}", error.cure)
+    if not village.failed and not off:
+        yield Finding("good", f"{several(len(village.plugins), 'plugin')}: {', '.join(sorted(village.plugins))}")
 
 
 def _people(patient: Patient) -> Iterator[Finding]:
@@ -360,7 +370,7 @@ def _people(patient: Patient) -> Iterator[Finding]:
     if times.residents == 0:
         yield Finding("notice", "no resident is to be at work", "vivarium residents NUMBER")
     if not view.row("SELECT 1 FROM residents WHERE state = 'active'"):
-        yield Finding("notice", "no resident is active; a run makes some", "vivarium resident add NAME")
+        yield _idle(view)
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
     if missed:
         what = f"{several(missed, 'part')} of plugins failed and wait to be run"
@@ -379,6 +389,20 @@ def _people(patient: Patient) -> Iterator[Finding]:
         yield Finding("good", "nothing holds it up")
 
 
+def _idle(view: View) -> Finding:
+    """Nobody is active: a run makes residents only where there is none who could be let back."""
+    sql = "SELECT name, state FROM residents WHERE state IN ('paused', 'quarantined') ORDER BY name"
+    stopped = view.rows(sql)
+    if not stopped:
+        return Finding("notice", "no resident is active; a run makes some", "vivarium resident add NAME")
+    named = ", ".join(f"{name} is {state}" for name, state in stopped[:SHOWN])
+    more = f", and {len(stopped) - SHOWN:,} more" if len(stopped) > SHOWN else ""
+    return Finding(
+        "notice", f"no resident is active, and a run makes none: {named}{more}",
+        f"vivarium resident resume {stopped[0][0]}",
+    )  # fmt: skip
+
+
 def _python(patient: Patient) -> Iterator[Finding]:
     if not sys.platform.startswith("linux"):
         yield Finding("problem", f"{sys.platform} is not supported", "run it on Linux; see docs/systems.md")
@@ -386,7 +410,7 @@ def _python(patient: Patient) -> Iterator[Finding]:
         yield Finding("good", f"Python {sys.version.split()[0]} on Linux {os.uname().release}")
 
 
-CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
+CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "system": _python,
     "folder": _folder,
     "lock": _lock,

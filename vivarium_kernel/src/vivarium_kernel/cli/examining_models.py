@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vivarium_kernel.checks import CLASSES
 from vivarium_kernel.cli.examining import Finding, Patient
 from vivarium_kernel.cli.showing import several
 from vivarium_kernel.errors import VivariumError
 
 if TYPE_CHECKING:
+    from vivarium_kernel.settings import Settings
     from vivarium_kernel.store import View
     from vivarium_kernel.village import Village
 
@@ -21,15 +23,12 @@ def models(patient: Patient) -> Iterator[Finding]:
     view = patient.view
     if view is None or patient.locked:
         return
-    from vivarium_kernel.village import Village, With
-
-    well = True
-    with Village(patient.folder, With()) as village:
-        for model, who in _named(view, village).items():
-            wrong = _wrong(village, model)
-            if wrong is not None:
-                well = False
-                yield Finding("problem", f"{who} names {model}: {wrong[0]}", wrong[1])
+    village, well = patient.village, True
+    for model, who in _named(view, village.settings).items():
+        wrong = _wrong(village, model)
+        if wrong is not None:
+            well = False
+            yield Finding("problem", f"{who} names {model}: {wrong[0]}", wrong[1])
     waiting = (view.row("SELECT count(*) FROM tasks WHERE state = 'parked' AND parked_for = 'key'") or (0,))[0]
     if waiting:
         wait = "waits" if waiting == 1 else "wait"
@@ -39,11 +38,8 @@ def models(patient: Patient) -> Iterator[Finding]:
         yield Finding("good", f"the village's own is {village.settings.model}")
 
 
-def _named(view: View, village: Village) -> dict[str, str]:
+def _named(view: View, settings: Settings) -> dict[str, str]:
     """Models by their names, each with who names it first."""
-    from vivarium_kernel.checks import CLASSES
-
-    settings = village.settings
     asked = [(settings.model, "the setting model")]
     asked += [(getattr(settings.models, name), f"the setting models.{name}") for name in CLASSES]
     asked += [

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
-from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
+from vivarium_kernel.cli.opening import folder_of, json_option, looking, make_ready, village_option
 from vivarium_kernel.cli.showing import fields, print_json, safe, several, shortened, state_text, table
 from vivarium_kernel.errors import NotFound
 from vivarium_kernel.wording import when
 
 if TYPE_CHECKING:
     from vivarium_kernel.explaining import Explanation, Past
+    from vivarium_kernel.records import Verdict
     from vivarium_kernel.store import View
     from vivarium_kernel.written import Prompt, Written
 
@@ -43,27 +44,35 @@ def claim(task: str, resident: str | None, village: Path | None, as_json: bool) 
     use, and what else stands in the way. Nothing is written. Of claims that were made, the scores and earlier
     refusals that are kept with the attempt.
     """
+    import asyncio
+
     import msgspec
 
-    from vivarium_kernel import board, explaining
+    from vivarium_kernel.explaining import claims
     from vivarium_kernel.village import Village, With
 
-    with Village(folder_of(village), With()) as opened:
-        with opened.store.view() as view:
-            found = board.task(view, task)
-            before = explaining.past(view, task)
-            names = explaining.asked(view, found, resident)
-            now = view.now
-        told = [explaining.explain(opened, task, name) for name in names]
+    folder = folder_of(village)
+    make_ready(folder)
+    with Village(folder, With()) as opened:
+        found = asyncio.run(claims(opened, task, resident))
+        now = opened.clock.now()
     if as_json:
-        print_json(msgspec.to_builtins(explaining.Claims(task, found.state, tuple(told), tuple(before))))
+        print_json(msgspec.to_builtins(found))
         return
     if resident is not None:
-        _print_explanation(told[0])
+        _print_explanation(found.now[0], found.safety)
     else:
         click.echo(f"{click.style(safe(task), bold=True)}  {state_text(found.state)}")
-        _print_residents(told)
-    _print_past(before, now)
+        fields([("  reason", found.reason), ("  safety", _stopped(found.safety))])
+        _print_residents(list(found.now))
+    _print_past(list(found.past), now)
+
+
+def _stopped(safety: Verdict | None) -> str:
+    """What a claim would come to for safety's sake; nothing where that lets it pass."""
+    if safety is None or safety.answer == "allow":
+        return ""
+    return f"{'refuses it' if safety.answer == 'deny' else 'asks a person first'}: {safety}"
 
 
 def _print_residents(told: list[Explanation]) -> None:
@@ -92,7 +101,7 @@ def _instead(told: Explanation) -> str:
     return "" if told.first in (None, told.task) else f"would take {told.first} first"
 
 
-def _print_explanation(told: Explanation) -> None:
+def _print_explanation(told: Explanation, safety: Verdict | None) -> None:
     from vivarium_kernel.explaining import limits
 
     name = click.style(safe(told.resident), bold=True)
@@ -107,6 +116,7 @@ def _print_explanation(told: Explanation) -> None:
         [
             ("task", told.state),
             ("in the way", "\n".join(reason.what for reason in told.reasons)),
+            ("safety", _stopped(safety)),
             ("may use", limits(told.entitlement)),
             ("score", "" if told.score is None else f"{told.score:.3f} of 1, the weighted mean"),
             ("weighed", several(told.weighed, "task")),
@@ -131,11 +141,10 @@ def _ms(milliseconds: float | None) -> str:
 
 def _print_past(before: list[Past], now: int) -> None:
     for each in before:
-        how = each.ending or "running"
-        head = click.style(f"Attempt {each.attempt}", bold=True)
-        click.echo(
-            f"\n{head}, the task's {each.number}., by {safe(each.resident)} at {when(each.started_at, now)}: {how}"
-        )
+        how = each.ending or each.state
+        head = click.style(f"Attempt {each.number}", bold=True)
+        who, at = safe(each.resident), when(each.started_at, now)
+        click.echo(f"\n{head} by {who} at {at}: {how} (attempt {each.attempt} of the log)")
         if each.kept is None:
             click.echo("  how it was weighed was not kept: a version of Vivarium before this one claimed it")
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Mapping
@@ -16,9 +17,9 @@ from vivarium_kernel.cli.showing import print_json, several, table
 from vivarium_kernel.errors import Invalid, StoreError
 
 if TYPE_CHECKING:
-    from vivarium_kernel.records import Actor
     from vivarium_kernel.settings import Settings
     from vivarium_kernel.store import Tx
+    from vivarium_kernel.terms import Actor
 
 key = LazyGroup(
     "key",
@@ -46,7 +47,7 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
     takes it at its next call. PROVIDER is the part before the colon in a model's name, such as groq.
     """
     from vivarium_kernel import keys
-    from vivarium_kernel.settling import wake_for_keys
+    from vivarium_kernel.settling import wake_all_for_keys
 
     if more:  # what was typed is not repeated: it may be the key
         raise Invalid(
@@ -57,10 +58,7 @@ def set_(provider: str, more: tuple[str, ...], village: Path | None, token: str 
     with acting(village, token, "POST /keys") as (opened, actor):
         path = keys.save(opened.folder, provider, _typed(provider))
         opened.store.call(_note, ("key.set", provider, actor))
-        woken, after = 0, 0
-        while after is not None:
-            found, after = opened.store.call(wake_for_keys, (str(actor), after))
-            woken += found
+        woken = asyncio.run(wake_all_for_keys(opened.store, str(actor)))
         _say_what_is_stronger(provider)
         _say_if_unknown(provider, opened.settings)
     click.echo(f"The key of {provider} is kept in {path}; it is used from the next call on")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import money, print_json, print_json_list, several, table
+from vivarium_kernel.cli.showing import money, plain, print_json, print_json_list, several, table
+from vivarium_kernel.errors import NotFound
+from vivarium_kernel.problems import near, quoted
 from vivarium_kernel.wording import when
+
+if TYPE_CHECKING:
+    from vivarium_kernel.store import View
 
 ledger = LazyGroup(
     "ledger",
@@ -42,6 +48,8 @@ def balances(prefix: str, village: Path | None, as_json: bool) -> None:
     if as_json:
         print_json_list({"account": name, "currency": currency, "micros": micros} for name, currency, micros in found)
         return
+    if not found:
+        click.echo(f"No account begins with {quoted(prefix)}." if prefix else "There are no accounts.")
     table(("!account", ">holds"), ((name, money(micros, currency)) for name, currency, micros in found))
 
 
@@ -59,10 +67,14 @@ def history(account: str | None, limit: int | None, village: Path | None, as_jso
 
     with looking(folder_of(village)) as view:
         found = books.history(view, account, limit or (-1 if as_json else 50))
+        if account is not None and not found:
+            _check_known(view, account)
         now = view.now
     if as_json:
-        print_json_list(asdict(one) for one in found)
+        print_json_list(plain(one) for one in found)
         return
+    if not found:
+        click.echo("There are no transfers.")
     table(
         ("when", ">amount", "*from", "*to", "*reason", "*about"),
         (
@@ -70,6 +82,15 @@ def history(account: str | None, limit: int | None, village: Path | None, as_jso
             for one in found
         ),
     )
+
+
+def _check_known(view: View, account: str) -> None:
+    """Raises NotFound for the name of no account."""
+    names = [name for (name,) in view.rows("SELECT DISTINCT name FROM accounts")]
+    if account not in names:
+        meant = near(account, names)
+        step = f"Did you mean {meant}?" if meant else "See `vivarium ledger balances`."
+        raise NotFound("ledger.account", f"There is no account {quoted(account)}.", step, field="ACCOUNT")
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Life = Callable[["Village"], Coroutine[Any, Any, int]]
+TOGETHER_SECONDS = 0.3  # signals that come so soon after another are the same one, passed on by the parents
 
 
 def residents_option(command: Any) -> Any:
@@ -39,9 +40,17 @@ def settings_and_tasks(folder: Path) -> tuple[Settings, list[NewTask]]:
     Nothing is opened yet, so that a mistake in a file changes nothing.
     """
     from vivarium_kernel import taskfile
-    from vivarium_kernel.settings import load
+    from vivarium_kernel.builtin.commands import allowed_commands
+    from vivarium_kernel.commands import BadAllow
+    from vivarium_kernel.settings import SettingsError, load
 
     settings = load(folder).settings
+    try:
+        allowed_commands(settings, strict=True)
+    except BadAllow as error:
+        parts = [fault.partition("; ") for fault in error.faults]
+        file = str(folder / "vivarium.toml")
+        raise SettingsError([Problem("", "", what, mend, file) for what, _, mend in parts]) from None
     tasks: list[NewTask] = []
     problems: list[Problem] = []
     for name in settings.tasks:
@@ -121,12 +130,28 @@ def say_what_is_wrong(village: Village, say: Say) -> None:
     from vivarium_kernel.standing import notices
 
     for failed in village.failed:
-        say(f"plugin {failed.name} is left out: {safe(str(failed))}")
+        for error in failed.errors:
+            say(f"plugin {failed.name} is left out: {safe(str(error))}")
     for notice in notices(village.choice()):
         say(safe(notice))
     for plugin, hooks in village.health.switched_off.items():
         for hook, cause in hooks.items():
             say(f"plugin {plugin} is off on {hook}: {safe(cause)}")
+
+
+def say_if_it_stands(village: Village, say: Say, told: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Whether the village is halted or paused, and what ends that, but for what was ``told`` before; returns it all."""
+    times = village.times()
+    found = ((times.halted, "halted", "unhalt"), (times.paused, "paused", "resume"))
+    lines = tuple(
+        f"The village is {name}: nothing runs until `vivarium {end}`" for stands, name, end in found if stands
+    )
+    for line in lines:
+        if line not in told:
+            say(line)
+    if told and not lines:
+        say("The village goes on")
+    return lines
 
 
 def sandbox_of(village: Village) -> str:
@@ -164,21 +189,28 @@ def say_if_all_are_driven(count: int | None, residents: Sized, say: Say) -> None
 
 
 def end_on_signals(work: Drainable, say: Say) -> None:
-    """The first SIGINT or SIGTERM lets running tasks finish, the second ends everything at once."""
+    """The first signal that asks to stop lets running tasks finish, the second ends everything at once."""
+    from vivarium_kernel.watchdog import asks_to_stop
+
     loop = asyncio.get_running_loop()
-    told = 0
+    told, last = 0, 0.0
 
     def on_signal() -> None:
-        nonlocal told
+        nonlocal told, last
+        since, last = loop.time() - last, loop.time()
+        if told and since < TOGETHER_SECONDS:
+            return
         told += 1
         running = len(work.running)
-        if told == 1 and running:
-            say(f"Finishing {several(running, 'running task')}; press Ctrl-C again to stop at once (nothing is lost)")
-        elif told == 1:
-            say("Ending; nothing is running")
-        elif told == 2:
-            say("Stopping now; what was running is put back on the board, or to review if it must not run twice")
         work.drain()
+        with contextlib.suppress(OSError):  # who reads may have ended by the same key
+            if told == 1 and running:
+                tasks = several(running, "running task")
+                say(f"Finishing {tasks}; press Ctrl-C again to stop at once (nothing is lost)")
+            elif told == 1:
+                say("Ending; nothing is running")
+            elif told == 2:
+                say("Stopping now; what was running is put back on the board, or to review if it must not run twice")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in asks_to_stop():
         loop.add_signal_handler(number, on_signal)

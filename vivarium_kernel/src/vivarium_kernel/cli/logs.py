@@ -13,8 +13,8 @@ import click
 from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
-from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import print_json, print_json_list, safe, several
+from vivarium_kernel.cli.opening import folder_of, json_option, looking, spare, village_option
+from vivarium_kernel.cli.showing import plain, print_json, print_json_list, safe, several
 from vivarium_kernel.wording import when
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def show(
             found = audit.tail(view, number - 1, 1)
             if not found or found[0].id != number:
                 raise NotFound("log.event", f"There is no event {number}.", "See `vivarium log tail`.")
-            print_json(asdict(found[0]))
+            print_json(plain(found[0]))
             return
         if as_json:
-            print_json_list(asdict(event) for event in _all(view, _only(filters), after, limit))
+            print_json_list(plain(event) for event in _all(view, _only(filters), after, limit))
             return
         shown = limit or 100
         events = list(_all(view, _only(filters), after, shown + 1))
@@ -156,7 +156,10 @@ def export(file: str, after: int, village: Path | None, **filters: Any) -> None:
     FILE may be - for standard output. A file that is there already is replaced when everything has been written.
     """
     only = _only(filters)
-    with looking(folder_of(village)) as view:
+    folder = folder_of(village)
+    if file != "-":
+        spare(Path(file), folder, "log.file")
+    with looking(folder) as view:
         if file == "-":
             _write(sys.stdout, _all(view, only, after))
             return
@@ -228,21 +231,23 @@ def head(file: Path, village: Path | None) -> None:
     """
     from vivarium_kernel import audit
 
-    with looking(folder_of(village)) as view:
+    folder = folder_of(village)
+    spare(file, folder, "log.file")
+    with looking(folder) as view:
         number, digest = audit.write_head(view, file)
     click.echo(f"Noted event {number:,}, {digest}")
 
 
 def _print(events: list[Event], now: int, as_json: bool) -> None:
     if as_json:
-        print_json_list(asdict(event) for event in events)
+        print_json_list(plain(event) for event in events)
         return
     for event in events:
         click.echo(_line(event, now))
 
 
 def _jsonl(event: Event, _now: int) -> str:
-    return json.dumps(asdict(event), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(plain(event), ensure_ascii=False, separators=(",", ":"))
 
 
 def _line(event: Event, now: int) -> str:

@@ -10,7 +10,7 @@ import click
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.named import named_table
-from vivarium_kernel.cli.opening import folder_of, json_option, village_option
+from vivarium_kernel.cli.opening import folder_of, json_option, refuse_lost, village_option
 from vivarium_kernel.cli.showing import fields, print_json, print_json_list
 from vivarium_kernel.problems import key_path
 
@@ -47,7 +47,9 @@ def list_(village: Path | None, as_json: bool) -> None:
 
     from vivarium_kernel.village import Village
 
-    with Village(folder_of(village)) as opened:
+    folder = folder_of(village)
+    refuse_lost(folder)
+    with Village(folder) as opened:
         found = asyncio.run(_listing(opened))
     if as_json:
         print_json_list(asdict(row) for row in found)
@@ -155,6 +157,7 @@ def _tell_price(folder: Path, model: str, as_json: bool) -> None:
     from vivarium_kernel.models import split_name
     from vivarium_kernel.village import Village
 
+    refuse_lost(folder)
     with Village(folder) as opened:
         row = row_of(opened, model, opened.provider(split_name(model)[0]))
     if as_json:

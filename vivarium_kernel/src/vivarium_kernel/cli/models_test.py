@@ -14,7 +14,8 @@ from vivarium_kernel.errors import Conflict
 from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
-    from vivarium_kernel.records import Actor, NewTask, Step, Task
+    from vivarium_kernel.records import NewTask, Step, Task
+    from vivarium_kernel.terms import Actor
     from vivarium_kernel.village import Village
 
 LABEL = "models test"
@@ -52,9 +53,10 @@ async def _tested(village: Village, model: str, actor: Actor) -> dict[str, Any]:
 
     from vivarium_kernel import board, people
     from vivarium_kernel.claiming import NotClaimed
-    from vivarium_kernel.records import ANY_ENDING, NewTask
+    from vivarium_kernel.records import NewTask
     from vivarium_kernel.rounds import Won
     from vivarium_kernel.runtime import Runtime
+    from vivarium_kernel.terms import ANY_ENDING
 
     new = NewTask(
         prompt=PROMPT, title=f"Test of {model}", mode="llm", model=model, max_attempts=1, timeout_seconds=SECONDS,
@@ -136,7 +138,7 @@ async def _waited(village: Village, task: Task) -> None:
 async def _cancelled(village: Village, task: Task, actor: Actor) -> None:
     """A test that could not be done now is not done later."""
     from vivarium_kernel import deciding
-    from vivarium_kernel.records import ENDED_STATES
+    from vivarium_kernel.terms import ENDED_STATES
 
     if task.state not in ENDED_STATES and task.state != "review":
         asked = deciding.Decision(

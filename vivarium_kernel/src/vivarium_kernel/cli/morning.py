@@ -14,10 +14,10 @@ import click
 
 from vivarium_kernel.amounts import money_text
 from vivarium_kernel.cli.named import MOST_CHARACTERS, named_table
-from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
+from vivarium_kernel.cli.opening import folder_of, json_option, looking, spare, village_option
 from vivarium_kernel.cli.showing import WIDE, fields, money, print_json, safe, several, shortened
 from vivarium_kernel.errors import Invalid
-from vivarium_kernel.records import ENDED_STATES, MICROS
+from vivarium_kernel.terms import ENDED_STATES, MICROS
 from vivarium_kernel.wording import lasting, when
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def report(since: str, html: Path | None, village: Path | None, as_json: bool) -
     from vivarium_kernel.settings import load
 
     folder = folder_of(village)
+    if html is not None:
+        spare(html, folder, "report.file")
     with looking(folder) as view:
         found = night(view, _moment(since, view.now))
     name = load(folder).settings.name

@@ -32,7 +32,7 @@ def named_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     names = [title.lstrip(">*") for title in titles]
     for row in shown:
         click.echo(click.style(showing.safe(row[0]), bold=True))
-        pairs = [f"{name} {showing.safe(cell)}" for name, cell in zip(names[1:], row[1:], strict=True) if cell]
+        pairs = [f"{name}: {showing.safe(cell)}" for name, cell in zip(names[1:], row[1:], strict=True) if cell]
         for line in _packed(pairs, room - len(BELOW)):
             click.echo(f"{BELOW}{line}")
 

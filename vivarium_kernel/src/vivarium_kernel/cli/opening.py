@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vivarium_kernel.errors import Forbidden, Invalid, StoreError, Unauthorized
-from vivarium_kernel.records import Actor
+from vivarium_kernel.errors import Forbidden, Invalid, NotFound, StoreError, Unauthorized
+from vivarium_kernel.terms import Actor
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE_NAME = "vivarium.toml"
+DATABASE = "vivarium.db"
 
 
 def village_option(command: Command) -> Command:
@@ -107,7 +108,7 @@ def switching(village: Path | None, token: str | None, route: str) -> Iterator[t
     from vivarium_kernel.village import join
 
     folder = folder_of(village)
-    if not _is_founded(folder):
+    if not is_founded(folder):
         with acting(folder, token, route) as (opened, actor):
             yield opened.store, actor
         return
@@ -123,15 +124,58 @@ def switching(village: Path | None, token: str | None, route: str) -> Iterator[t
         click.echo(f"{several(len(error.problems), 'problem')} in the settings: vivarium doctor", err=True)
 
 
-def _is_founded(folder: Path) -> bool:
+def is_founded(folder: Path) -> bool:
+    """Whether a village has lived here. Raises StoreError for a database that can't be read."""
+    return _version(folder / DATABASE) > 0
+
+
+def _version(path: Path) -> int:
+    """The version of a village's database; 0 where there is none, or no village was founded in it yet."""
     import sqlite3
 
-    path = folder / "vivarium.db"
+    from vivarium_kernel import schema
+    from vivarium_kernel.committing import told
+
     if not path.exists():
-        return False
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(path)) as connection:
-        return connection.execute("SELECT 1 FROM village").fetchone() is not None
-    return False
+        return 0
+    try:
+        with contextlib.closing(read_only(path)) as connection:
+            known: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            if 0 < known <= schema.VERSION and connection.execute("SELECT 1 FROM village").fetchone() is None:
+                return 0
+    except sqlite3.Error as error:
+        raise told(error, path) from error
+    return known
+
+
+def is_lost(folder: Path) -> bool:
+    """Whether a village has lived here and its database is gone: an opening leaves the lock, a founding ``files``."""
+    return (folder / "vivarium.lock").exists() and (folder / "files").is_dir() and not is_founded(folder)
+
+
+def refuse_lost(folder: Path) -> None:
+    """Refuse to look at a village whose database is gone, which would found it anew; raises NotFound."""
+    if is_lost(folder):
+        raise NotFound(
+            "village.lost", f"This village has lived, and its database is gone: {folder / DATABASE}.",
+            "Put the newest backup there, and remove vivarium.db-wal and -shm; or `vivarium run` begins it anew.",
+            field="village",
+        )  # fmt: skip
+
+
+def spare(file: Path, folder: Path, rule: str) -> None:
+    """Refuse to write over what a village lives in, under whatever name or by whatever link; raises Invalid."""
+    database = folder / DATABASE
+    parts = [
+        Path(f"{base}{end}") for base in (database, database.resolve()) for end in ("", "-wal", "-shm", "-journal")
+    ]
+    place = file.resolve()
+    for own in (folder / "vivarium.lock", *parts):
+        if place == own or (place.exists() and own.exists() and place.samefile(own)):
+            raise Invalid(
+                rule, f"{file} belongs to a village's own database, which writing there would destroy.",
+                "Choose another name.", field="file",
+            )  # fmt: skip
 
 
 def _actor(folder: Path, token: str | None, route: str) -> Actor:
@@ -182,16 +226,19 @@ def allow(actor: Actor, route: str) -> None:
 
 @contextlib.contextmanager
 def looking(folder: Path) -> Iterator[View]:
-    """A read-only snapshot of the village: takes no lock, so that it also shows a village whose writer is stuck."""
+    """A read-only snapshot of the village: takes no lock, so that it also shows a village whose writer is stuck.
+
+    Raises NotFound where no village has lived yet.
+    """
     import sqlite3
 
-    from vivarium_kernel import schema
     from vivarium_kernel.clock import SystemClock
-    from vivarium_kernel.committing import told
+    from vivarium_kernel.committing import check_room, told
     from vivarium_kernel.transaction import Guard, View
 
-    path = folder / "vivarium.db"
-    _make_ready(folder, path, schema.VERSION)
+    path = folder / DATABASE
+    make_ready(folder)
+    check_room(path)
     connection = None
     try:
         connection = read_only(path)
@@ -204,25 +251,28 @@ def looking(folder: Path) -> Iterator[View]:
             connection.close()
 
 
-def _make_ready(folder: Path, path: Path, version: int) -> None:
-    """Found the village at the first look at it, and bring an older database up to date. A newer one is refused."""
-    import sqlite3
+def make_ready(folder: Path) -> None:
+    """Bring an older database up to date, to be looked at. A newer one is refused, and so is a village that has none:
+    nothing that is found in a database made just now would be true of what it has lived."""
+    from vivarium_kernel import schema
 
-    from vivarium_kernel.committing import told
+    path = folder / DATABASE
+    known = _version(path)
+    if not known:
+        from vivarium_kernel.settings import load
 
-    known = 0
-    if path.exists():
-        try:
-            with contextlib.closing(read_only(path)) as connection:
-                known = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            raise told(error, path) from error
-    if known > version:
+        load(folder)  # what a run would refuse
+        refuse_lost(folder)
+        raise NotFound(
+            "village.unlived", f"The village in {folder} has not lived yet: nothing is on record.",
+            "`vivarium run` or `vivarium up` begins it.", field="village",
+        )  # fmt: skip
+    if known > schema.VERSION:
         raise StoreError(
-            "store.newer", f"{path} was written by a newer Vivarium (schema {known}; this one knows {version}).",
+            "store.newer", f"{path} was written by a newer Vivarium (schema {known}; this one knows {schema.VERSION}).",
             "Upgrade: pip install --upgrade vivarium-kernel.",
         )  # fmt: skip
-    if known < version:
+    if known < schema.VERSION:
         from vivarium_kernel.village import Village, With
 
         Village(folder, With(load_plugins=False)).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -14,10 +15,11 @@ import click
 
 from vivarium_kernel import board
 from vivarium_kernel.cli import reading
+from vivarium_kernel.cli.living import say_if_it_stands
 from vivarium_kernel.cli.reading import Held, News
 from vivarium_kernel.cli.showing import COLOURS, console, safe, shortened
 from vivarium_kernel.errors import StoreError
-from vivarium_kernel.records import ENDED_STATES, MICROS
+from vivarium_kernel.terms import ENDED_STATES, MICROS
 from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
@@ -164,15 +166,20 @@ class Drawn:
         return [lines, Text(f"  and {more:,} more at work")] if more > 0 else [lines]
 
 
-async def watch(village: Village, progress: Progress, after: int, drawn: bool) -> None:
-    """Show what happens on the board from the event ``after`` on, until cancelled; then what happened last."""
-    seen = after
-    pause = LOOK_SECONDS
+async def watch(village: Village, progress: Progress, after: int, drawn: bool, stands: tuple[str, ...] = ()) -> None:
+    """Show what happens on the board from the event ``after`` on, until cancelled; then what happened last.
+
+    ``stands`` is what was said of a village that is paused or halted.
+    """
+    seen, pause = after, LOOK_SECONDS
     try:
+        seen = look(village, progress, seen, drawn)  # apart: the first drawing imports what it draws with
         while True:
             await asyncio.sleep(pause)
             began = time.monotonic()
             seen = look(village, progress, seen, drawn)
+            with contextlib.suppress(StoreError):
+                stands = say_if_it_stands(village, progress.say, stands)
             # On a very large board a look costs more: it never takes more than a fiftieth of the time.
             pause = max(LOOK_SECONDS, 50 * (time.monotonic() - began))
     finally:

@@ -9,8 +9,9 @@ from typing import Any
 from attrs import frozen
 
 from vivarium_kernel import board
-from vivarium_kernel.records import ANY_ENDING, Task
+from vivarium_kernel.records import Task
 from vivarium_kernel.store import View
+from vivarium_kernel.terms import ANY_ENDING
 
 ENDED = "('done', 'failed', 'cancelled', 'blocked')"
 _PAGE = 2_000

@@ -17,7 +17,7 @@ from vivarium_kernel.cli.named import MOST_CHARACTERS, named_table
 from vivarium_kernel.cli.reading import Done
 from vivarium_kernel.cli.showing import WIDE, money, print_json, safe, several, shortened
 from vivarium_kernel.cli.thoughts import Sums, Thought
-from vivarium_kernel.records import ENDED_STATES
+from vivarium_kernel.terms import ENDED_STATES
 from vivarium_kernel.waiting import Known, count_left, left, only_people_awaited
 from vivarium_kernel.wording import lasting
 
@@ -58,6 +58,8 @@ class Report:
         if self._totals.ended:
             click.echo()
             self._print_ended()
+        if self._totals.unexpected:
+            self._print_unexpected()
         if self._thoughts:
             self._print_thoughts()
         if self._left:
@@ -70,13 +72,43 @@ class Report:
         if self._totals.ended <= ALL:
             named_table(COLUMNS, map(_row, reading.ended(self._view)))
             return
-        strange = reading.unexpected(self._view, SOME)
-        if strange:
-            click.echo(f"{_some(len(strange), self._totals.unexpected)} that did not end as expected:")
-            named_table(COLUMNS, map(_row, strange))
-            click.echo()
         click.echo(f"The last {SOME} of {self._totals.ended:,} that ended; `vivarium task list` has them all:")
         named_table(COLUMNS, map(_row, reading.last_ended(self._view, SOME)))
+
+    def _print_unexpected(self) -> None:
+        strange = reading.unexpected(self._view, SOME)
+        most = MOST_CHARACTERS if sys.stdout.isatty() else WIDE
+        click.echo(f"\n{_some(len(strange), self._totals.unexpected)} not as expected, and why:")
+        named_table(
+            ("task", "status", "why", "next step"),
+            [(one.task, _status(one), shortened(self._why(one), most), self._again(one)) for one in strange],
+        )
+
+    def _why(self, done: Done) -> str:
+        """Why it ended so; of a command that failed, also the last line that it wrote to stderr."""
+        if done.state == "done":
+            return "it was accepted"
+        if done.state != "failed" or not done.exit_code:
+            return done.reason
+        row = self._view.row("SELECT stderr FROM attempts WHERE task = ? ORDER BY id DESC LIMIT 1", (done.task,))
+        lines = (row[0] or "").split("\n") if row else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"{done.reason}: {last}" if last else done.reason
+
+    def _again(self, done: Done) -> str:
+        """The next step; of a task that failed for another one, that of the first of these."""
+        name, state = done.task, done.state
+        while state == "failed" and (need := board.lost_need(self._view, name)) is not None:
+            name, state = need
+        requeue = f"vivarium task requeue {name}{self._where}"
+        both = "" if name == done.task else " and what needed it"
+        return {"done": "", "blocked": f"mend that, then {requeue}"}.get(state, f"{requeue} tries it again{both}")
+
+    @property
+    def _where(self) -> str:
+        """What tells a command which village is meant, from here."""
+        folder = self._village.folder
+        return "" if Path.cwd().is_relative_to(folder) else f" -v {_near(folder)}"
 
     def _print_thoughts(self) -> None:
         """What models did: the dearest tasks, where they are too many to show."""
@@ -115,14 +147,14 @@ class Report:
         said = f"{several(sum(counts.values()), 'task')}: {', '.join(parts) or 'none'}"
         if sums.ended:
             strange = several(sums.unexpected, "task")
-            said += f"; {strange} not as expected" if sums.unexpected else "; each ended as it was expected to"
+            each = "each that ended did so as expected" if self._left else "each ended as it was expected to"
+            said += f"; {strange} not as expected" if sums.unexpected else f"; {each}"
         click.echo(said)
         rewards = f"{money(sums.reward_micros, 'aid')} paid in rewards"
         spent = f", {money(sums.spent_micros, 'usd')} spent" if sums.spent_micros else ""
         click.echo(f"{lasting(sums.seconds)} of work in all, {lasting(self._seconds)} this time; {rewards}{spent}")
-        folder = self._village.folder
-        where = "" if Path.cwd().is_relative_to(folder) else f" -v {_near(folder)}"
-        click.echo(f"Outputs: vivarium task show ID{where}; what tasks wrote: {safe(str(_near(folder / 'files')))}")
+        files = safe(str(_near(self._village.folder / "files")))
+        click.echo(f"Outputs: vivarium task show ID{self._where}; what tasks wrote: {files}")
 
     def as_json(self, begun: Begun) -> int:
         """Print it for programs; returns the exit status."""

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import asdict
 
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import ago, fields, money, print_json, print_json_list, table
+from vivarium_kernel.cli.showing import ago, fields, money, plain, print_json, print_json_list, table
 from vivarium_kernel.wording import lasting, when
 
 _FOR_GOOD = ("banned", "retired")
@@ -116,7 +115,7 @@ def show(name: str, village: Path | None, as_json: bool) -> None:
     if as_json:
         names = ("task", "number", "ending", "started_at", "seconds")
         print_json(
-            asdict(one)
+            plain(one)
             | {"balances": [dict(zip(("account", "currency", "micros"), row, strict=True)) for row in held]}
             | {"endings": endings, "last": [dict(zip(names, row, strict=True)) for row in last]}
         )

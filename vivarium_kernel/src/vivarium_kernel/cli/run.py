@@ -20,6 +20,7 @@ from vivarium_kernel.cli.living import (
     residents_option,
     sandbox_line,
     sandbox_of,
+    say_if_it_stands,
     say_what_is_wrong,
     settings_and_tasks,
     supervised,
@@ -86,12 +87,14 @@ class Begun:
     passed: int
     stopped: Sequence[Checked]
     sandbox: str
+    stands: tuple[str, ...]
 
 
 async def until_done(
     village: Village, *, tasks: Sequence[NewTask], count: int | None, as_json: bool, by_script: bool = False
 ) -> int:
     """One run: begin, work, tell. Returns the exit status."""
+    from vivarium_kernel import people
     from vivarium_kernel.builtin.scripted_tools import LABEL
     from vivarium_kernel.cli import reading, report, standing_in
     from vivarium_kernel.cli.progress import progress_for, watch
@@ -110,9 +113,14 @@ async def until_done(
         begun = await begin(village, tasks, progress.say)
         with village.store.view() as view:
             seen = reading.last_event(view)
+            lived = {one.name for one in people.residents(view) if one.state == "active"}
         async with Runtime(village, count, kind="run", until_done=True) as runtime:
+            if count is None and lived and not lived & {*runtime.residents}:
+                new = ", ".join(runtime.residents)
+                if new:
+                    progress.say(f"Everybody is at work in another process: {new} was made, and lives here from now on")
             end_on_signals(runtime, progress.say)
-            watching = asyncio.create_task(watch(village, progress, seen, drawn))
+            watching = asyncio.create_task(watch(village, progress, seen, drawn, begun.stands))
             try:
                 await runtime.run()
             finally:
@@ -154,11 +162,8 @@ async def begin(village: Village, tasks: Sequence[NewTask], say: Say) -> Begun:
     if len(stopped) > 50:
         say(f"  and {len(stopped) - 50:,} more; see `vivarium task list --state blocked`")
     say(sandbox_line(village))
-    times = village.times()
-    for stands, name, end in ((times.halted, "halted", "unhalt"), (times.paused, "paused", "resume")):
-        if stands:
-            say(f"The village is {name}: nothing runs until `vivarium {end}`")
-    return Begun(total, done, passed, stopped, sandbox_of(village))
+    stands = say_if_it_stands(village, say)
+    return Begun(total, done, passed, stopped, sandbox_of(village), stands)
 
 
 def _how_to_fill(village: Village) -> str:

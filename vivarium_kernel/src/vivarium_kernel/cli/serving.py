@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -22,6 +21,7 @@ from vivarium_kernel.cli.living import (
     residents_option,
     sandbox_line,
     say_if_all_are_driven,
+    say_if_it_stands,
     say_what_is_wrong,
     settings_and_tasks,
     supervised,
@@ -29,8 +29,9 @@ from vivarium_kernel.cli.living import (
 from vivarium_kernel.cli.opening import folder_of, operator, village_argument
 from vivarium_kernel.cli.refusing import answered
 from vivarium_kernel.cli.showing import safe, shortened
-from vivarium_kernel.errors import Invalid
-from vivarium_kernel.watchdog import side_by_side
+from vivarium_kernel.errors import Conflict, Invalid
+from vivarium_kernel.watchdog import asks_to_stop, side_by_side
+from vivarium_kernel.wording import url_of
 
 if TYPE_CHECKING:
     from vivarium_kernel.cli.reading import Held, News
@@ -67,7 +68,7 @@ def up(
     folder = folder_of(village)
     settings, tasks = settings_and_tasks(folder)
     host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
-    refuse_taken(host, port)
+    refuse_taken(folder, host, port)
     chosen = once(folder, without, with_only)
     return supervised(folder, partial(_up, tasks=tasks, host=host, port=port, count=count), chosen)
 
@@ -86,7 +87,7 @@ def serve(
     folder = folder_of(village)
     settings, _ = settings_and_tasks(folder)
     host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
-    refuse_taken(host, port)
+    refuse_taken(folder, host, port)
     return supervised(folder, partial(_serve, host=host, port=port), once(folder, without, with_only))
 
 
@@ -102,8 +103,8 @@ def serve(
     type=click.IntRange(1, 64),
     default=1,
     metavar="N",
-    help="How many processes work side by side, where one core is too little. Without --residents they share out those "
-    "of the village, and there are at most as many processes as residents; with it each has so many, and residents "
+    help="How many processes work side by side, where one core is too little. Without --residents they share those "
+    "of the village who are at work in no other process, at least one each; with it each has so many, and residents "
     "are made where the village has too few.",
 )
 @once_options
@@ -120,9 +121,10 @@ def work(
         folder = folder_of(village)
         _, tasks = settings_and_tasks(folder)
         chosen = once(folder, without, with_only)
-        if processes == 1:
+        alone = processes == 1
+        shares = [] if alone else [count] * processes if count else _shares(_free_residents(folder), processes)
+        if not shares:
             return supervised(folder, partial(_work, tasks=tasks, count=count), chosen)
-        shares = [count] * processes if count else _shares(_residents(folder), processes)
         return _side_by_side(
             len(shares),
             lambda number: supervised(
@@ -161,20 +163,36 @@ def _side_by_side(processes: int, run: Callable[[int], int]) -> int:
         os.close(drawn)
 
 
-def _residents(folder: Path) -> int:
-    """How many residents the village has, or will have when it is first opened."""
-    from vivarium_kernel import people
+def _free_residents(folder: Path) -> int:
+    """How many active residents are at work in no live process."""
+    from vivarium_kernel.processes import present
     from vivarium_kernel.village import Village, With
 
     with Village(folder, With(load_plugins=False)) as village, village.store.view() as view:
-        return max(1, sum(resident.state == "active" for resident in people.residents(view)))
+        at_work = {one.id for one in present(view) if not one.gone}
+        return sum(
+            process not in at_work for (process,) in view.rows("SELECT process FROM residents WHERE state = 'active'")
+        )
 
 
-def refuse_taken(host: str, port: int) -> None:
+def refuse_taken(folder: Path, host: str, port: int) -> None:
     """Raise Conflict for an address that can't be had, before anything is opened."""
     from vivarium_kernel.api.server import listen
+    from vivarium_kernel.cli.opening import is_founded, looking
+    from vivarium_kernel.processes import present
 
-    listen(host, port).close()
+    try:
+        listen(host, port).close()
+    except Conflict as taken:
+        if is_founded(folder):
+            with looking(folder) as view:
+                ours = [one for one in present(view) if not one.gone and one.address == url_of(host, port)]
+            for one in ours:
+                raise Conflict(
+                    taken.rule, f"This village is served at {one.address} already, by `{one.kind}` (pid {one.pid}).",
+                    "Let more residents work with `vivarium work`, or serve it once more with --port 0.", field="port",
+                ) from taken  # fmt: skip
+        raise
 
 
 async def _up(village: Village, *, tasks: Sequence[NewTask], host: str, port: int, count: int | None) -> int:
@@ -198,7 +216,8 @@ async def _serve(village: Village, *, host: str, port: int) -> int:
 async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None, number: int | None = None) -> int:
     say = _begin(village, tasks, number)
     async with _living(village, count, "work", say, number) as runtime:
-        say(f"{', '.join(runtime.residents[:10])} at work; Ctrl-C ends it")
+        at_work = f"{', '.join(runtime.residents[:10])} at work" if runtime.residents else "Waiting for residents"
+        say(f"{at_work}; Ctrl-C ends it")
         await runtime.run()
     return 0
 
@@ -243,6 +262,7 @@ def _begin(village: Village, tasks: Sequence[NewTask], number: int | None = None
     say_what_is_wrong(village, say)
     say(f"Village {village.settings.name} in {village.folder}")
     say(sandbox_line(village))
+    say_if_it_stands(village, say)
     return say
 
 
@@ -286,12 +306,19 @@ async def _living(village: Village, count: int | None, kind: str, say: Say, numb
         say_if_all_are_driven(count, runtime.residents, say)
         lines: Progress = Lines() if number is None else _Own(number, runtime, say)
         watching = asyncio.create_task(watch(village, lines, seen, False))
+        watching.add_done_callback(partial(_drain_unread, runtime))
         try:
             yield runtime
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
+
+
+def _drain_unread(runtime: Runtime, watching: asyncio.Task[None]) -> None:
+    """What happens can't be told: mostly nobody reads it (``… | head``), and programs whose reader has gone end."""
+    if not watching.cancelled() and watching.exception() is not None:
+        runtime.drain()
 
 
 async def _open(village: Village, say: Say, url: str) -> None:
@@ -318,10 +345,10 @@ async def _first(serving: asyncio.Task[None], living: Awaitable[None]) -> None:
 
 
 async def _until_ended(doing: Awaitable[Any]) -> int:
-    """Do it until a SIGINT or SIGTERM; the first asks it to end."""
+    """Do it until a signal that asks to stop; the first asks it to end."""
     task = asyncio.ensure_future(doing)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in asks_to_stop():
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task

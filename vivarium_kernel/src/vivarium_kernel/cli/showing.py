@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vivarium_kernel.amounts import money_text
-from vivarium_kernel.records import MICROS
+from vivarium_kernel.terms import MICROS
 from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COLOURS = {
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=plain))
 
 
 def print_json_list(items: Iterable[Any]) -> None:
@@ -38,17 +38,16 @@ def print_json_list(items: Iterable[Any]) -> None:
     click.echo("[", nl=False)
     between = "\n"
     for item in items:
-        click.echo(f"{between}  {json.dumps(item, ensure_ascii=False, default=_plain)}", nl=False)
+        click.echo(f"{between}  {json.dumps(item, ensure_ascii=False, default=plain)}", nl=False)
         between = ",\n"
     click.echo("]" if between == "\n" else "\n]")
 
 
-def _plain(value: Any) -> Any:
-    import attrs
+def plain(value: Any) -> Any:
+    """A record as plain data, for JSON."""
+    import msgspec
 
-    if attrs.has(type(value)):
-        return attrs.asdict(value)
-    return str(value)
+    return msgspec.to_builtins(value, enc_hook=str)
 
 
 def safe(text: str, *, lines: bool = False) -> str:

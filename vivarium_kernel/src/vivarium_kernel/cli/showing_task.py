@@ -12,8 +12,8 @@ import click
 from attrs import asdict
 
 from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
-from vivarium_kernel.cli.showing import fields, money, print_json, safe, several, state_text
-from vivarium_kernel.records import ANY_ENDING, ENDED_STATES
+from vivarium_kernel.cli.showing import fields, money, plain, print_json, safe, several, state_text
+from vivarium_kernel.terms import ANY_ENDING, ENDED_STATES
 from vivarium_kernel.wording import lasting, when
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def show(id_: str, village: Path | None, as_json: bool) -> None:
         now = view.now
     if as_json:
         print_json(
-            asdict(task)
+            plain(task)
             | {"needs": needs, "waits_for": None if wait is None else asdict(wait)}
-            | {"tries": [asdict(one) | {"steps": [asdict(step) for step in steps]} for one, steps in attempts]}
-            | {"transfers": [asdict(transfer) for transfer in paid]}
+            | {"tries": [plain(one) | {"steps": [plain(step) for step in steps]} for one, steps in attempts]}
+            | {"transfers": [plain(transfer) for transfer in paid]}
         )
         return
     _print_task(task, needs, wait, paid, now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vivarium_kernel.cli.opening import folder_of, json_option, looking, village_option
+from vivarium_kernel.cli.opening import folder_of, is_founded, json_option, looking, refuse_lost, village_option
 
 if TYPE_CHECKING:
     from vivarium_kernel.store import View
@@ -25,7 +25,7 @@ def status(village: Path | None, as_json: bool) -> None:
     from vivarium_kernel.settings import SettingsError, load
 
     folder = folder_of(village)
-    lived = (folder / "vivarium.db").exists()
+    lived = is_founded(folder)
     wrong: SettingsError | None = None
     try:
         load(folder)
@@ -39,6 +39,7 @@ def status(village: Path | None, as_json: bool) -> None:
         else:
             _print(found)
     elif wrong is None:
+        refuse_lost(folder)
         _say_unlived(folder, as_json)
     if wrong is not None:
         raise wrong
@@ -60,29 +61,21 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
 
     from vivarium_kernel import board, breakers, budgets, deciding, village_time
     from vivarium_kernel.cli import reading
-    from vivarium_kernel.processes import is_gone, this_process
+    from vivarium_kernel.processes import present
 
     times = village_time.read_times(view)
     hour = times.hour(view.now)
     held = reading.claimed(view, 20)
     residents: dict[str, int] = dict(view.rows("SELECT state, count(*) FROM residents GROUP BY state"))
-    me = this_process()
-    processes = [
-        {"id": number, "kind": kind, "pid": pid, "machine": machine, "host": bool(host), "started_at": at,
-         "lease_until_at": until, "gone": is_gone(me, machine, pid, started)}
-        for number, kind, pid, machine, host, at, until, started in view.rows(
-            "SELECT id, kind, pid, machine, host, started_at, lease_until_at, pid_started FROM processes "
-            "WHERE ended_at IS NULL AND lease_until_at >= ? ORDER BY id",
-            (view.now,),
-        )
-    ]  # fmt: skip
-    lives = any(one["kind"] != "serve" and not one["gone"] for one in processes)
+    processes = [asdict(one) for one in present(view)]
     missed = (view.row("SELECT count(*) FROM missed") or (0,))[0]
     budget = budgets.budget(view, "village")
     asking = deciding.questions(view, SHOWN_QUESTIONS)
     return {
         "folder": str(folder),
-        "state": "halted" if times.halted else "paused" if times.paused else "living" if lives else "at rest",
+        "state": (
+            "halted" if times.halted else "paused" if times.paused else "living" if _lives(processes) else "at rest"
+        ),
         "halt_reason": times.halt_reason,
         "pace_seconds": times.pace_seconds,
         "day": hour // village_time.HOURS_A_DAY,
@@ -103,6 +96,11 @@ def status_of(view: View, folder: Path) -> dict[str, Any]:
         "last_event_at": times.last_event_at or None,
         "now": view.now,
     }
+
+
+def _lives(processes: list[dict[str, Any]]) -> bool:
+    """Whether residents can be at work in one of them."""
+    return any(one["kind"] != "serve" and not one["gone"] for one in processes)
 
 
 def _running(view: View) -> int:
@@ -127,13 +125,16 @@ def _print(found: dict[str, Any]) -> None:
     tasks = ", ".join(f"{number:,} {state}" for state, number in counts.items() if number) or "none yet"
     states = ", ".join(f"{number:,} {state}" for state, number in found["residents"].items()) or "none yet"
     awaited = [f"{counts['review']:,} in review"] if counts["review"] else []
+    at_work, at, since = f"{found['at_work']:,} at work", "working on", "for {}"
+    if found["at_work"] and not _lives(found["processes"]):
+        at_work, at, since = f"{at_work} when the process was killed", "was at", "begun {} ago"
     budget = found["village_usd"]
     fields(
         [
             ("village", found["folder"]),
             ("state", _WORDS[found["state"]] + (f" ({found['halt_reason']})" if found["halt_reason"] else "")),
             ("time", f"day {found['day']}, hour {found['hour']}; pace {found['pace_seconds']:g} s"),
-            ("residents", f"{states}; {found['at_work']:,} at work"),
+            ("residents", f"{states}; {at_work}"),
             ("tasks", tasks),
             ("for you", "; ".join(awaited) + " (vivarium task list --state review)" if awaited else ""),
             ("asked of you", "\n".join(_asked(one, now) for one in found["asking"])),
@@ -142,9 +143,10 @@ def _print(found: dict[str, Any]) -> None:
                 "\n".join(f"{_process(one)} {_since(one, now)}" for one in found["processes"]),
             ),
             (
-                "working on",
+                at,
                 "\n".join(
-                    f"{one['resident']}: {one['task']}, for {lasting(max(0, now - one['started_at']) / 1_000_000)}"
+                    f"{one['resident']}: {one['task']}, "
+                    + since.format(lasting(max(0, now - one["started_at"]) / 1_000_000))
                     for one in found["claimed"][:10]
                 ),
             ),
@@ -190,7 +192,10 @@ def _since(one: dict[str, Any], now: int) -> str:
     if one["gone"]:
         return "was killed; the next process that lives takes up what it held"
     since = ago(one["started_at"], now).removesuffix(" ago")
-    return f"since {since}" + ("; it serves the API alone, no resident works in it" if one["kind"] == "serve" else "")
+    at = f", at {one['address']}" if one["address"] else ""
+    return f"since {since}{at}" + (
+        "; it serves the API alone, no resident works in it" if one["kind"] == "serve" else ""
+    )
 
 
 def _off(breakers: list[dict[str, Any]], now: int) -> Iterator[str]:

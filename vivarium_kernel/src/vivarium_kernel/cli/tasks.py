@@ -18,8 +18,8 @@ from vivarium_kernel.cli.opening import (
     looking,
     village_option,
 )
-from vivarium_kernel.cli.showing import print_json_list, several, shortened, table
-from vivarium_kernel.records import ENDED_STATES, MICROS, TaskState
+from vivarium_kernel.cli.showing import plain, print_json_list, several, shortened, table
+from vivarium_kernel.terms import ENDED_STATES, MICROS, TaskState
 from vivarium_kernel.wording import lasting
 
 if TYPE_CHECKING:
@@ -67,15 +67,9 @@ def list_(
             _list_claimed(view, as_json)
         elif as_json:
             found = reading.pages(view, state, label) if limit is None else reading.newest(view, limit, state, label)[0]
-            print_json_list(_plain(one) for one in found)
+            print_json_list(plain(one) for one in found)
         else:
             _list(view, *reading.newest(view, limit or 100, state, label))
-
-
-def _plain(task: Task) -> dict[str, Any]:
-    from attrs import asdict
-
-    return asdict(task)
 
 
 def _list(view: View, found: list[Task], total: int) -> None:
@@ -156,8 +150,7 @@ def _decide(what: What, done: str, ids: tuple[str, ...], reason: str, village: P
     with acting(village, token, f"POST /tasks/{{task}}/{what}", plugins=True) as (opened, actor):
         end_attempt, retries = opened.hooks.end_attempt, opened.retries()
         asked = [deciding.Decision(name, what, actor, reason, end_attempt, retries) for name in dict.fromkeys(ids)]
-        # One transaction: when one of them can't be decided so, none is.
-        found = opened.store.call(lambda tx, items: [deciding.decide(tx, item) for item in items], asked)
+        found = opened.store.call(deciding.decide_all, asked)
     for one in found:
         now = f": it is {one.state} now" if one.state != done else ""
         if what == "reject" and one.state in ("open", "parked"):
@@ -212,7 +205,10 @@ def reject(ids: tuple[str, ...], reason: str, village: Path | None, token: str |
 @village_option
 @as_option
 def requeue(ids: tuple[str, ...], reason: str, village: Path | None, token: str | None) -> None:
-    """Put tasks back on the board, their failures forgotten."""
+    """Put tasks back on the board, their failures forgotten.
+
+    What failed only because one of them had failed comes back with it.
+    """
     _decide("requeue", "requeued", ids, reason, village, token)
 
 
@@ -233,7 +229,8 @@ def cancel(ids: tuple[str, ...], reason: str, village: Path | None, token: str |
 def clear(state: str, village: Path | None, token: str | None) -> None:
     """Remove ended tasks that were never tried.
 
-    Those that were tried stay: their attempts are the record.
+    Those that were tried stay: their attempts are the record. What stands in the village's own task files is posted
+    again by the next run; take it out there, too.
     """
     from vivarium_kernel import deciding
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -10,8 +11,8 @@ import click
 from vivarium_kernel.cli.lazy import Entry, LazyGroup
 from vivarium_kernel.cli.opening import acting, as_option, folder_of, json_option, looking, village_option
 from vivarium_kernel.cli.showing import print_json, print_json_list, table
-from vivarium_kernel.records import MICROS, Actor, Role
-from vivarium_kernel.wording import lasting, when
+from vivarium_kernel.terms import MICROS, Actor, Role
+from vivarium_kernel.wording import lasting, url_of, when
 
 if TYPE_CHECKING:
     from vivarium_kernel.store import Tx
@@ -35,7 +36,11 @@ token = LazyGroup(
 @click.command()
 @click.argument("name", required=False)
 @click.option("--role", type=click.Choice(get_args(Role)), help="What it may do; by default human, a login operator.")
-@click.option("--scope", multiple=True, metavar="NAME", help="Narrow it to this; may be given several times.")
+@click.option(
+    "--scope", multiple=True, metavar="NAME",
+    help="Narrow it to this; may be given several times. It is read, an area of the API such as tasks, or the name of "
+    "an action.",
+)  # fmt: skip
 @click.option("--note", default="", help="What it is for.")
 @click.option("--days", type=click.FloatRange(0, min_open=True), metavar="N", help="After how many days it ends.")
 @click.option("--login", is_flag=True, help="A link that opens the village in a browser, once, within ten minutes.")
@@ -50,8 +55,17 @@ def create(
 
     NAME is whom it speaks for: a resident's name with --role resident. The secret is shown once.
     """
-    from vivarium_kernel import people
+    from vivarium_kernel import people, processes
+    from vivarium_kernel.api.roles import SCOPES
+    from vivarium_kernel.errors import Invalid
+    from vivarium_kernel.problems import quoted
 
+    for each in scope:
+        if each not in SCOPES and "." not in each:
+            raise Invalid(
+                "token.scope", f"There is no scope {quoted(each)}.",
+                f"There are {', '.join(SCOPES)}, and the name of each action, such as desk.ask.", field="--scope",
+            )  # fmt: skip
     with acting(village, token, "POST /tokens") as (opened, actor):
         role = role or ("operator" if login else "human")
         if role == "resident" and name is None:
@@ -63,22 +77,24 @@ def create(
             scope or None, note, seconds,
         )  # fmt: skip
         number = opened.store.call(people.make_token, asked)
-        link = login_link(opened.settings.api.host, opened.settings.api.port, secret) if login else None
+        with opened.store.view() as view:
+            here = processes.this_process().machine
+            there = [
+                one.address for one in processes.present(view) if one.address and one.machine == here and not one.gone
+            ]
+        address = there[-1] if there else url_of(opened.settings.api.host, opened.settings.api.port)
+        link = f"{address}/login?token={secret}" if login else None
     if as_json:
         print_json({"number": number, "role": role, "name": asked.name, "secret": secret, "link": link})
     elif link is not None:
-        click.echo(f"{link}\nGood once, for {lasting(seconds)}, while `vivarium up` or `serve` is open at that address")
+        until = "" if there else "; nothing serves it now: begin with `vivarium up`, which opens at that address"
+        if not there and not opened.settings.api.port:
+            until = "; nothing serves it now, and only `vivarium up` will know its port: begin, then make a link"
+        click.echo(link)
+        click.echo(f"Good once, for {lasting(seconds)}{until}", err=True)
     else:
         click.echo(secret)
         click.echo(f"Token {number}, {role} {asked.name}. Keep it: it is not shown again.", err=True)
-
-
-def login_link(host: str, port: int, secret: str) -> str:
-    """Where a browser turns a login's secret into a session."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
-    shown = everywhere.get(host, host)
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"http://{shown}:{port}/login?token={secret}"
 
 
 @click.command("list")
@@ -101,16 +117,23 @@ def list_(everything: bool, village: Path | None, as_json: bool) -> None:
         return
     if not found:
         click.echo("There are no tokens.")
+    narrowed = any(one["scope"] is not None for one in found)
     table(
-        (">number", "role", "name", "kind", "made", "ends", "*note"),
+        (">number", "role", "name", "kind", *(["!scope"] if narrowed else []), "made", "ends", "*note"),
         (
             (
-                one["id"], one["role"], one["name"], one["kind"], when(one["created_at"], now),
+                one["id"], one["role"], one["name"], one["kind"], *([_scope(one["scope"])] if narrowed else []),
+                when(one["created_at"], now),
                 "revoked" if one["revoked_at"] else _ends(one["expires_at"], now), one["note"],
             )
             for one in found
         ),
     )  # fmt: skip
+
+
+def _scope(kept: str | None) -> str:
+    """What a token is narrowed to; nothing for one that is good for all that its role may do."""
+    return "" if kept is None else ", ".join(json.loads(kept)) or "nothing"
 
 
 def _ends(at: int | None, now: int) -> str:

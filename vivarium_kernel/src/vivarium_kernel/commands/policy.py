@@ -55,10 +55,11 @@ def shipped() -> dict[str, Allowed]:
     return {name: Allowed(name, path, shipped=True) for name, path in found if path is not None}
 
 
-def resolve_allowed(allow: Mapping[str, str]) -> dict[str, Allowed]:
+def resolve_allowed(allow: Mapping[str, str], *, strict: bool = True) -> dict[str, Allowed]:
     """The shipped commands and the operator's: a name for each, with a program's name or absolute path.
 
-    A shipped name keeps its argument rules, whatever program is named for it. Raises BadAllow with all faults.
+    A shipped name keeps its argument rules, whatever program is named for it. Raises BadAllow with all faults; not
+    ``strict``, entries with a fault are left out, and their commands are refused.
     """
     allowed = shipped()
     faults = []
@@ -73,7 +74,7 @@ def resolve_allowed(allow: Mapping[str, str]) -> dict[str, Allowed]:
             )
         else:
             allowed[name] = Allowed(name, path, shipped=name in SHIPPED)
-    if faults:
+    if faults and strict:
         raise BadAllow(faults)
     return allowed
 

@@ -10,7 +10,7 @@ from vivarium_kernel.api.panels_hosting import panels_of
 from vivarium_kernel.api.panels_words import compiled
 from vivarium_kernel.errors import NotFound
 from vivarium_kernel.problems import near
-from vivarium_kernel.records import Actor
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.village import Village
 from vivarium_kernel.village_time import read_times
 

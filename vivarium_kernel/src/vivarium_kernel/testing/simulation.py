@@ -24,16 +24,17 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from vivarium_kernel import audit, board, control, deciding, people, processes, settling
+from vivarium_kernel import audit, board, breakers, control, deciding, people, processes, settling
 from vivarium_kernel.clock import SimulatedClock, run_simulated
 from vivarium_kernel.errors import Conflict, VivariumError
 from vivarium_kernel.plugins import Plugin
-from vivarium_kernel.records import MICROS, NewTask
+from vivarium_kernel.records import NewTask
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.store import Store, Tx
-from vivarium_kernel.testing.society import LABEL, SEEN, Call, SimulatedProvider, Ways
+from vivarium_kernel.terms import MICROS
+from vivarium_kernel.testing.society import LABEL, SEEN, Call, ReadingWays, SimulatedProvider, Ways
 from vivarium_kernel.testing.soundness import problems
-from vivarium_kernel.village import Village, With
+from vivarium_kernel.village import CALLS, Village, With
 
 MIDNIGHT = 1_750_032_000 * MICROS  # of a UTC day: budgets of real days turn over in the middle of a simulation
 NEVER = 1 << 60
@@ -169,7 +170,6 @@ class Simulation:
         self._life: ContextVar[int] = ContextVar("life", default=0)
         self._tasks: dict[int, list[asyncio.Task[Any]]] = {}
         self._locks: list[int] = []
-        self._open: dict[int, Village] = {}
         names = json.dumps([f"r{number:02d}" for number in range(plan.residents)])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vivarium.toml").write_text(
@@ -214,7 +214,7 @@ class Simulation:
 
     def open(self, fuse: Fuse) -> Village:
         """The village as one more process opens it."""
-        ways = type("PlannedWays", (Ways,), {"plan": self.plan})
+        ways = type("PlannedWays", (ReadingWays if self.plan.seed % 2 else Ways,), {"plan": self.plan})
         how = With(
             threaded=False, installed=False, plugins=(ways, *self.plan.plugins), timeouts=False,
             connection=fuse.connection(),
@@ -255,7 +255,6 @@ class Simulation:
         self._life.set(life)
         fuse = Fuse(after_commit=after_commit)
         village = self.open(fuse)
-        self._open[life] = village
         line = Line(village.store)
         runtime = Runtime(village, residents, kind="work")
         try:
@@ -272,7 +271,6 @@ class Simulation:
                         await fuse.burned.wait()
         finally:
             self._life.set(0)
-            del self._open[life]
             if fuse.cut():
                 self._locks.append(village.store._lock_fd)
             for task in self._tasks.pop(life, ()):
@@ -322,8 +320,10 @@ class Simulation:
         elif what == "pace":
             await write(control.set_pace, (chance.choice([0.5, 1.0, 2.0]), who))
         else:
-            for each in self._open.values():
-                each.distrusted.clear()
+            with village.store.view() as view:
+                distrusted = breakers.breakers(view, hook=CALLS)
+            for each in distrusted:
+                await write(breakers.close, breakers.Closing(each.plugin, CALLS, who))
             await self._catch_up(village)
 
     async def _catch_up(self, village: Village) -> None:

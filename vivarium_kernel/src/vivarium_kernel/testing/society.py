@@ -17,7 +17,6 @@ from vivarium_kernel.jobs import Job
 from vivarium_kernel.models import Price, ProviderFault, Reply, Request, count_tokens
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import (
-    MICROS,
     Claim,
     Ending,
     Event,
@@ -32,6 +31,7 @@ from vivarium_kernel.records import (
     Usage,
     Verdict,
 )
+from vivarium_kernel.terms import MICROS
 
 LABEL = "[simulated model, no LLM]"
 PRICE = Price(2 * MICROS, 6 * MICROS)
@@ -74,6 +74,7 @@ class Ways(Plugin):
     name = "ways"
     plan: ClassVar[Seeded]
     migrations = _Migrations()
+    _looks = 0
 
     def chance(self, *about: object) -> Random:
         return self.plan.chance(*about)
@@ -89,13 +90,14 @@ class Ways(Plugin):
         return [NewTask(mode="deed", prompt="a walk", effect="pure", max_attempts=1)]
 
     @hookimpl
-    def claim_filter(self, resident: Resident, tasks: Sequence[Task], view: Any) -> list[Reject]:
-        self.perhaps_fail(0.02, "claim_filter", resident.name, resident.cycles, view.now)
+    def claim_filter(self, resident: Resident, tasks: Sequence[Task]) -> list[Reject]:
+        self._looks += 1
+        self.perhaps_fail(0.02, "claim_filter", resident.name, resident.cycles, self._looks)
         return [Reject(task.id, "not to my taste") for task in tasks
                 if self.chance("taste", resident.name, task.id).random() < 0.1]  # fmt: skip
 
     @hookimpl
-    def claim_score(self, resident: Resident, tasks: Sequence[Task], view: Any) -> list[float]:
+    def claim_score(self, resident: Resident, tasks: Sequence[Task]) -> list[float]:
         chance = self.chance("score", resident.name, resident.cycles)
         scores = [chance.random() for _ in tasks]
         return [float("nan"), *scores[1:]] if chance.random() < 0.02 else scores
@@ -187,6 +189,14 @@ class Ways(Plugin):
         tx.declare_policy("pot", 100 * ESCROW_MICROS)
         tx.mint("pot", "plugin:ways:pot", 10 * ESCROW_MICROS, key=f"pot:{tx.day}", reason="pot", ref=f"day:{tx.day}")
         self.perhaps_fail(0.02, "on_tick", now)
+
+
+class ReadingWays(Ways):
+    """The same with a hook of the claim that may read: no resident claims before its last task is settled."""
+
+    @hookimpl
+    def entitle(self, resident: Resident, view: Any) -> None:
+        return None
 
 
 @frozen

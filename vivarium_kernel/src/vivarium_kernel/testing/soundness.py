@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vivarium_kernel import audit, ledger
-from vivarium_kernel.records import ENDED_STATES
 from vivarium_kernel.store import Store
+from vivarium_kernel.terms import ENDED_STATES
 
 _LOST = ", ".join(f"'{state}'" for state in ENDED_STATES[1:])
 MUST_BE_EMPTY = {

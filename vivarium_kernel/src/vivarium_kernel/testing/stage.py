@@ -21,7 +21,8 @@ from vivarium_kernel.clock import Clock, SimulatedClock, SimulatedLoop, SystemCl
 from vivarium_kernel.errors import Invalid
 from vivarium_kernel.models import Provider
 from vivarium_kernel.plugins import Plugin
-from vivarium_kernel.records import Actor, Attempt, NewTask
+from vivarium_kernel.records import Attempt, NewTask
+from vivarium_kernel.terms import Actor
 from vivarium_kernel.testing.script import ScriptedModel
 from vivarium_kernel.testing.stepping import Stepped
 from vivarium_kernel.village import Village, With

@@ -28,7 +28,8 @@ from vivarium_kernel.errors import VivariumError
 from vivarium_kernel.health import describe, where
 from vivarium_kernel.migrating import migrations_of
 from vivarium_kernel.plugins import Plugin, hookimpl
-from vivarium_kernel.records import Actor, Outcome, Role
+from vivarium_kernel.records import Outcome
+from vivarium_kernel.terms import Actor, Role
 from vivarium_kernel.testing.panels import draw_panel
 from vivarium_kernel.testing.samples import sample
 from vivarium_kernel.testing.soundness import problems
