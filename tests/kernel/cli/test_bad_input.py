@@ -176,6 +176,19 @@ def test_a_village_whose_database_is_gone_is_neither_sound_nor_new(here: Here) -
     assert "[village.lost]" in here("log", "verify").err
 
 
+@pytest.mark.parametrize("command", [("run",), ("task", "add", "look", "--", "ls")], ids=" ".join)
+def test_a_village_whose_database_is_gone_begins_anew_only_with_a_word_about_it(
+    here: Here, command: tuple[str, ...]
+) -> None:
+    here("pace", "1")
+    assert "its database is gone" not in here("pace", "2").err
+    for database in here.folder.glob("vivarium.db*"):
+        database.unlink()
+    done = here(*command)
+    assert done.err.count("its database is gone") == 1 and "put the newest backup there" in done.err
+    assert "its database is gone" not in here("pace", "1").err
+
+
 def test_names_of_nothing_are_refused_or_told(here: Here) -> None:
     assert here("pace", "1").status == 0
     for more in ((), ("--json",)):

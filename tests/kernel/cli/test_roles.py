@@ -115,6 +115,7 @@ def test_the_list_of_tokens_shows_what_they_are_narrowed_to(here: Here) -> None:
     assert "  scope  " in head
     assert "  read, desk.ask  " in narrow
     assert "read" not in whole
+    assert [one["scope"] for one in here("token", "list", "--json").document] == [["read", "desk.ask"], None]
 
 
 def test_every_act_is_in_the_table(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Task:
     continues: int | None = None
     attempts: int = 0
     approved: bool = False
-    lost_a_need: bool = False  # what it failed for
+    lost_a_need: bool = False  # and failed for it
 
     def shown(self) -> tuple[Any, ...]:
         return (
@@ -111,6 +111,7 @@ class Board:
         if any(self.tasks[need].state != "done" for need in needs):
             task.state, task.wake_at = "waiting", not_before
             if any(self.tasks[need].state in ENDED[1:] for need in needs):
+                task.lost_a_need = True
                 self._end(task, "failed")
         elif not_before is not None and not_before > self.now:
             task.state, task.parked_for, task.wake_at = "parked", "time", not_before

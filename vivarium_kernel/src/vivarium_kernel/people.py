@@ -251,12 +251,15 @@ def actor_of(view: View, secret: str, kinds: Sequence[str] = ("bearer", "session
 
 
 def tokens(view: View) -> list[dict[str, Any]]:
-    """Every token without its secret, newest first."""
+    """Every token without its secret, newest first; ``scope`` is None for all that its role may do."""
     names = ("id", "role", "name", "kind", "scope", "note", "created_at", "expires_at", "revoked_at")
-    return [
+    found = [
         dict(zip(names, row, strict=True))
         for row in view.rows(f"SELECT {', '.join(names)} FROM tokens ORDER BY id DESC")
     ]
+    for token in found:
+        token["scope"] = None if token["scope"] is None else tuple(json.loads(token["scope"]))
+    return found
 
 
 def free_names(taken: Callable[[str], bool]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from typing import Any
 
@@ -170,12 +169,7 @@ def _itself(found: Any) -> Any:
 
 async def _tokens(call: Call) -> Tokens:
     with call.village.store.view() as view:
-        return Tokens(tuple(_row(found) for found in people.tokens(view)))
-
-
-def _row(found: dict[str, Any]) -> TokenRow:
-    scope = found["scope"]
-    return TokenRow(**found | {"scope": None if scope is None else tuple(json.loads(scope))})
+        return Tokens(tuple(TokenRow(**found) for found in people.tokens(view)))
 
 
 async def _make_token(call: Call) -> Change:

@@ -65,8 +65,10 @@ def settings_and_tasks(folder: Path) -> tuple[Settings, list[NewTask]]:
 
 def supervised(folder: Path, life: Life, once: Once) -> int:
     """Live in a child process that the watchdog may end and begin again; returns its exit status."""
+    from vivarium_kernel.cli.opening import tell_if_lost
     from vivarium_kernel.watchdog import Mark, supervise
 
+    tell_if_lost(folder)
     mark = Mark()
 
     def child(restarts: int, switched_off: dict[tuple[str, str], str]) -> int:

@@ -91,6 +91,7 @@ def acting(
 
     folder = folder_of(village)
     actor = _actor(folder, token, route)
+    tell_if_lost(folder)
     with Village(folder, With(load_plugins=plugins)) as opened:
         yield opened, actor
 
@@ -160,6 +161,15 @@ def refuse_lost(folder: Path) -> None:
             "village.lost", f"This village has lived, and its database is gone: {folder / DATABASE}.",
             "Put the newest backup there, and remove vivarium.db-wal and -shm; or `vivarium run` begins it anew.",
             field="village",
+        )  # fmt: skip
+
+
+def tell_if_lost(folder: Path) -> None:
+    """Say that a village whose database is gone begins anew: its tasks are done, and paid for, once more."""
+    if is_lost(folder):
+        click.echo(
+            f"This village has lived, and its database is gone: {folder / DATABASE}. It begins anew, with nothing on "
+            "record. If that is not meant: stop it, and put the newest backup there.", err=True,
         )  # fmt: skip
 
 

@@ -165,9 +165,11 @@ def _side_by_side(processes: int, run: Callable[[int], int]) -> int:
 
 def _free_residents(folder: Path) -> int:
     """How many active residents are at work in no live process."""
+    from vivarium_kernel.cli.opening import tell_if_lost
     from vivarium_kernel.processes import present
     from vivarium_kernel.village import Village, With
 
+    tell_if_lost(folder)
     with Village(folder, With(load_plugins=False)) as village, village.store.view() as view:
         at_work = {one.id for one in present(view) if not one.gone}
         return sum(

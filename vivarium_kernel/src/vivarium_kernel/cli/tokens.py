@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -131,9 +130,9 @@ def list_(everything: bool, village: Path | None, as_json: bool) -> None:
     )  # fmt: skip
 
 
-def _scope(kept: str | None) -> str:
+def _scope(scope: tuple[str, ...] | None) -> str:
     """What a token is narrowed to; nothing for one that is good for all that its role may do."""
-    return "" if kept is None else ", ".join(json.loads(kept)) or "nothing"
+    return "" if scope is None else ", ".join(scope) or "nothing"
 
 
 def _ends(at: int | None, now: int) -> str:
