@@ -87,7 +87,7 @@ FAULTS: list[tuple[str, Callable[[Path], Any], str, str, str]] = [
         settings('tasks = []\nmodel = "nowhere:x"', instead="tasks = []"),
         "models",
         "the setting model names nowhere:x: There is no model provider 'nowhere'",
-        "vivarium-plugins-nowhere",
+        "vivarium plugins list",
     ),
     (
         "model",

@@ -36,9 +36,11 @@ def run(folder: Path, *options: str) -> Done:
         ([f'id = "a"\n{PROMPT}'], 'model = "large"\n', 'model = "large", and no class'),
         ([f'id = "a"\n{PROMPT}\nmodel = "small"'], NIGHT, "1 of 1 tasks need one (a)"),
         ([f'id = "a"\n{PROMPT}'], 'model = "nimbus:big"\n', "models of nimbus, and no such provider is installed"),
-        ([f'id = "a"\n{PROMPT}'], f'{NIGHT}[models]\nsmall = "nimbus:big"\n', "vivarium-plugins-nimbus"),
+        ([f'id = "a"\n{PROMPT}'], f'{NIGHT}[models]\nsmall = "nimbus:big"\n', "Install the plugin that brings it"),
+        ([f'id = "a"\n{PROMPT}'], 'model = "grok:big"\n', "Did you mean groq?"),
+        ([f'id = "a"\n{PROMPT}'], 'model = "nimbus:x,groq:x"\n', "vivarium plugins install vivarium-plugins-groq"),
     ],
-    ids=["auto", "a class", "a task's class", "no provider", "no provider of a class"],
+    ids=["auto", "a class", "a task's class", "no provider", "no provider of a class", "a typo", "one of ours"],
 )
 def test_a_run_that_needs_a_model_and_has_none_is_refused_and_changes_nothing(
     tmp_path: Path, tasks: list[str], settings: str, said: str

@@ -127,7 +127,13 @@ class Board:
                 if other.wake_at is not None and other.wake_at > self.now:
                     other.state, other.parked_for = "parked", "time"
                 else:
-                    other.state, other.wake_at = "open", None
+                    self._open(other)
+
+    def _open(self, task: Task) -> None:
+        """People are asked about one that the only resident who may take it has declined."""
+        stuck = task.wanted is not None and task.wanted in task.declined
+        task.state, task.parked_for = ("parked", "answer") if stuck else ("open", None)
+        task.wake_at = None
 
     # Claiming
 
@@ -330,7 +336,7 @@ class Board:
             t for t in self.tasks.values() if t.state == "parked" and t.wake_at is not None and t.wake_at <= self.now
         ]
         for task in due:
-            task.state, task.parked_for, task.wake_at = "open", None, None
+            self._open(task)
         return len(due)
 
     def renew(self, process: int, seconds: float) -> bool:

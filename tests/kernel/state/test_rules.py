@@ -258,6 +258,8 @@ COMMAND = Task(1, "a", "command", command=("ls",), timeout_seconds=2.0)
         (COMMAND, Outcome(exit_code=1), ("reject", 0.90), "exit code 1"),
         (COMMAND, Outcome(exit_code=-9), ("reject", 0.90), "exit code -9"),
         (COMMAND, Outcome(exit_code=-9, timed_out=True), ("reject", 0.90), "it ran longer than its 2 s"),
+        (replace(COMMAND, timeout_seconds=20.0), Outcome(exit_code=-9, timed_out=True), ("reject", 0.90),
+         "it ran longer than the 3 s that commands.timeout_max_seconds allows"),
         (COMMAND, Outcome(), ("reject", 0.90), "it has no exit code"),
         (Task(1, "a", "llm"), Outcome(answer="42"), ("accept", 0.95), ""),
         (replace(COMMAND, files=("there.txt",)), Outcome(exit_code=0), ("accept", 0.95), ""),
@@ -276,7 +278,9 @@ def test_the_verifier_reads_facts(
     (village / "there.txt").write_text("here")
     (tmp_path / "outside.txt").write_text("elsewhere")
     (village / "link.txt").symlink_to(tmp_path / "outside.txt")
-    review = asyncio.run(Verifier(SimpleNamespace(folder=village), None).review_outcome(task, outcome))
+    commands = SimpleNamespace(timeout_max_seconds=3.0)
+    place = SimpleNamespace(folder=village, settings=SimpleNamespace(commands=commands))
+    review = asyncio.run(Verifier(place, None).review_outcome(task, outcome))
     assert review is not None
     assert (review.decision, review.confidence) == decision
     assert reason in review.reason

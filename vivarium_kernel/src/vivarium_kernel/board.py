@@ -142,7 +142,7 @@ def post(tx: Tx, posting: Posting) -> list[Task]:
     _refuse_strangers(tx, fresh)
     lost = _insert(tx, fresh, states, posting)
     fail_dependents(tx, lost)
-    return [task(tx, name) for name in found]
+    return tasks_of(tx, found)
 
 
 def _insert(
@@ -348,6 +348,19 @@ def release_dependents(tx: Tx, done: Sequence[str]) -> None:
     for name, wake_at in ready:
         open_or_park(tx, name, wake_at)
         emit(tx, "task.opened", "system:board", task=name, because="every task that it needs is done")
+    park_declined(tx, [row[0] for row in ready])
+
+
+def park_declined(tx: Tx, opened: Sequence[str]) -> None:
+    """Ask people about tasks that were just opened and that the one resident who may take them has declined."""
+    for (name,) in tx.rows(
+        "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?)) AND state = 'open' AND wanted IS NOT NULL "
+        "AND EXISTS (SELECT 1 FROM json_each(declined) WHERE value = wanted)",
+        (json_list(opened),),
+    ):
+        reason = "the resident who is wanted for it has declined it"
+        tx.run("UPDATE tasks SET state = 'parked', parked_for = 'answer', reason = ? WHERE id = ?", (reason, name))
+        emit(tx, "task.parked", "system:board", task=name, **{"for": "answer", "reason": reason})
 
 
 def erase_private(tx: Tx, names: Sequence[str]) -> None:
@@ -363,17 +376,27 @@ def erase_private(tx: Tx, names: Sequence[str]) -> None:
 
 def fail_dependents(tx: Tx, lost: Iterable[tuple[str, str, str]]) -> None:
     """Fail waiting tasks, given as (task, the one it needs, that one's state), and whatever waits for them."""
-    queue = list(lost)
-    while queue:
-        name, need, state = queue.pop()
-        reason = why_lost(need, state)
-        if tx.run(
-            "UPDATE tasks SET state = 'failed', reason = ?, wake_at = NULL, ended_at = ? "
-            "WHERE id = ? AND state = 'waiting'",
-            (reason, tx.now, name),
-        ):
-            emit(tx, "task.failed", "system:board", task=name, reason=reason)
-            queue += [(row[0], name, "failed") for row in dependents(tx, [name])]
+    level = list(lost)
+    while level:  # very many may wait for one, which is done in few statements
+        reasons: dict[str, str] = {}
+        for name, need, state in level:
+            reasons.setdefault(name, why_lost(need, state))
+        waiting = [
+            row[0]
+            for row in tx.rows(
+                "SELECT id FROM tasks WHERE state = 'waiting' AND id IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (json_list(list(reasons)),),
+            )
+        ]
+        if not waiting:
+            return
+        tx.update(
+            "tasks", "state = 'failed', reason = v.column2, wake_at = NULL, ended_at = v.column3",
+            "tasks.id = v.column1", [(name, reasons[name], tx.now) for name in waiting],
+        )  # fmt: skip
+        for name in waiting:
+            emit(tx, "task.failed", "system:board", task=name, reason=reasons[name])
+        level = [(name, need, "failed") for name, need in dependents(tx, waiting)]
 
 
 def why_lost(need: str, state: str) -> str:
@@ -426,6 +449,15 @@ def task(source: Tx | View, name: str) -> Task:
     if row is None:
         raise NotFound("board.task", f"There is no task {name!r}.", "See `vivarium task list`.")
     return task_of(row)
+
+
+def tasks_of(source: Tx | View, names: Sequence[str]) -> list[Task]:
+    """These tasks, in this order; all of them exist."""
+    rows = source.rows(
+        f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN (SELECT value FROM json_each(?))", (json_list(list(names)),)
+    )
+    found = {each.id: each for each in map(task_of, rows)}
+    return [found[name] for name in names]
 
 
 def tasks(

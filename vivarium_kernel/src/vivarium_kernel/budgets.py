@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from attrs import frozen
 
+from vivarium_kernel.amounts import LARGEST_MICROS
 from vivarium_kernel.store import Tx, View
 
 
@@ -48,8 +49,9 @@ class Budget:
 
 
 def budget(source: View | Tx, scope: str, currency: str = "usd") -> Budget | None:
-    """How a budget stands; None where this scope has none."""
+    """How a budget stands; None where this scope has none, or one that was lifted, which is the largest."""
     row = source.row(
-        "SELECT cap, reserved, spent, wanted FROM budgets WHERE scope = ? AND currency = ?", (scope, currency)
+        "SELECT cap, reserved, spent, wanted FROM budgets WHERE scope = ? AND currency = ? AND cap < ?",
+        (scope, currency, LARGEST_MICROS),
     )
     return None if row is None else Budget(*row)

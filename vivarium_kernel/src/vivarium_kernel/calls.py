@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -129,6 +130,8 @@ class Hooks:
         self.reads_to_claim = any(
             each.granted for hook in ("entitle", "claim_filter", "claim_score") for each in self._by_hook[hook]
         )
+        # The modes that are executed here; None where a plugin of its own may execute any.
+        self.modes: frozenset[str] | None = _modes(self.plugins, self.names("execute_task"))
         self._unguarded = tuple(each for each in checks if guards[each.plugin] is None)
         self._guards = {
             kind: tuple(each for each in checks if guards[each.plugin] is None or kind in (guards[each.plugin] or ()))
@@ -409,3 +412,8 @@ class Hooks:
 
 def _needed(call: Call) -> str:
     return f"the task needs plugin {call.plugin!r}, whose {call.hook} failed: {describe(call.error)}"
+
+
+def _modes(plugins: Sequence[Plugin], executing: Container[str]) -> frozenset[str] | None:
+    named = [plugin.modes for plugin in plugins if plugin.name in executing]
+    return frozenset(chain.from_iterable(named)) if all(named) else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from typing import Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from vivarium_kernel import board
 from vivarium_kernel.amounts import money_text
@@ -21,6 +21,7 @@ from vivarium_kernel.terms import MICROS
 
 WINDOW_EACH, WEIGHED = 4, 16
 FURTHEST = 1_000  # open tasks among which one that stands in line for a cap may hold back others
+MOST_TRIES = 64  # wishes of one resident that a transaction tries: its functions hold the event loop
 WIDEST = 4096  # tasks that a resident weighs at most when it was refused all that it saw before
 DAY_MICROS = 86_400 * MICROS
 
@@ -183,10 +184,43 @@ class Claimed(Struct, frozen=True):
 
 
 class NotClaimed(Struct, frozen=True):
-    """Why a resident got nothing: ``taken`` (others were quicker), or a rule."""
+    """Why a resident got nothing: ``taken`` (others were quicker), or a rule.
+
+    ``tried`` are the numbers of the tasks that it was refused; of its other wishes nothing is known.
+    """
 
     rule: str
     reason: str
+    tried: frozenset[int] = frozenset()
+
+
+class _Board:
+    """What a round has read of the tasks that are wished for: those that are open, and how often each was tried."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._asked: set[int] = set()
+        self._open: dict[int, int] = {}
+
+    def ask(self, seqs: Iterable[int]) -> None:
+        more = set(seqs) - self._asked
+        if more:
+            self._asked |= more
+            self._open |= self._tx.rows(
+                "SELECT seq, attempts FROM tasks WHERE state = 'open' AND seq IN (SELECT value FROM json_each(?))",
+                (json_list(sorted(more)),),
+            )
+
+    def is_open(self, task: Task, wishes: Sequence[Task]) -> bool:
+        """A task that was tried since the resident looked is another one now: what it knows of it is out of date."""
+        if task.seq not in self._asked:
+            self.ask(wish.seq for wish in wishes)
+        return self._open.get(task.seq) == task.attempts
+
+    def forget(self, task: Task) -> None:
+        """It was refused to somebody, and may have ended with that."""
+        self._asked.discard(task.seq)
+        self._open.pop(task.seq, None)
 
 
 @setwise(90)
@@ -206,11 +240,12 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
     next_attempt = tx.rows("SELECT coalesce(max(id), 0) FROM attempts")[0][0]
     claims: dict[int, Claimed] = {}
     refused: dict[int, NotClaimed] = {}
-    tried: dict[int, set[int]] = {}  # by place, what was refused to it
+    tried: dict[int, dict[int, None]] = {}  # by place, what was refused to it
+    seen = _Board(tx)
     looking: Sequence[int] = range(len(each.picks))
     while looking:
         taken = {claimed.task.seq for claimed in claims.values()}
-        winners, lost = _match(tx, each, residents, looking, taken, tried)
+        winners, lost = _match(each, seen, tx.openings, residents, looking, taken, tried)
         refused = lost | refused  # why the best wish was refused tells more than that the last one was taken
         _read_budgets_ahead(tx, winners)
         looking = []
@@ -222,8 +257,11 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
                     each.reserve(Claim(next_attempt + 1, task, resident, resident.cycles + 1), tx)
             if part.error is not None:
                 refused.setdefault(place, _refusal(tx, task, resident.name, part.error))
-                tried.setdefault(place, set()).add(task.seq)
-                looking.append(place)
+                seen.forget(task)
+                its = tried.setdefault(place, {})
+                its |= dict.fromkeys([task.seq, *_as_dear(pick.wishes, part.error)])
+                if len(its) < MOST_TRIES:
+                    looking.append(place)
                 continue
             next_attempt += 1
             claims[place] = Claimed(
@@ -231,7 +269,18 @@ def _claim_round(tx: Tx, each: Round) -> list[Claimed | NotClaimed]:
                 Holder(each.process if pick.token is None else None, pick.token), reserved, tx.day, tx.hour,
             )  # fmt: skip
     _write(tx, each, claims)
-    return [claims.get(place) or refused[place] for place in range(len(each.picks))]
+    return [
+        claims.get(place)
+        or (structs.replace(refused[place], tried=frozenset(tried[place])) if place in tried else refused[place])
+        for place in range(len(each.picks))
+    ]
+
+
+def _as_dear(wishes: Sequence[Task], error: Exception) -> list[int]:
+    """What a resident needs not be tried for when its day's cap refused it one: all that is not known to be cheaper."""
+    if not isinstance(error, OverBudget) or not error.scope.startswith("resident-day") or error.remaining is None:
+        return []
+    return [task.seq for task in wishes if not task.attempts and task.max_micros > error.remaining]
 
 
 def _alive(tx: Tx, process: int) -> bool:
@@ -272,19 +321,18 @@ def _leave_out_gone(tx: Tx, picks: Sequence[Pick], residents: dict[str, Resident
 
 
 def _match(
-    tx: Tx,
     asked_for: Round,
+    seen: _Board,
+    openings: int,
     residents: Mapping[str, Resident],
     places: Sequence[int],
     taken: set[int],
-    tried: Mapping[int, set[int]],
+    tried: Mapping[int, Container[int]],
 ) -> tuple[dict[int, Task], dict[int, NotClaimed]]:
     """Each pick at ``places`` its best wish that is open, that nobody took and that it was not refused."""
     picks = asked_for.picks
-    is_late = tx.openings != asked_for.openings  # an early pick may not have seen what its own settlement opened
-    wanted = {task.seq for place in places for task in picks[place].wishes[:1]}
-    asked: set[int] = set(wanted)
-    is_open = _open_now(tx, wanted)
+    is_late = openings != asked_for.openings  # an early pick may not have seen what its own settlement opened
+    seen.ask(task.seq for place in places for task in picks[place].wishes[:1])
     taken = set(taken)
     matched: set[str] = set()
     winners: dict[int, Task] = {}
@@ -294,15 +342,9 @@ def _match(
         if pick.resident not in residents or pick.resident in matched:
             lost[place] = NotClaimed("resident.busy", f"{pick.resident} is not free to begin a cycle")
             continue
+        its = tried.get(place, ())
         for task in () if pick.early and is_late else pick.wishes:
-            if task.seq in taken or task.seq in tried.get(place, ()):
-                continue
-            if task.seq not in asked:
-                more = {t.seq for t in pick.wishes} - asked
-                asked |= more
-                is_open |= _open_now(tx, more)
-            # A task that was tried since the resident looked is another one now: what it knows of it is out of date.
-            if is_open.get(task.seq) == task.attempts:
+            if task.seq not in taken and task.seq not in its and seen.is_open(task, pick.wishes):
                 taken.add(task.seq)
                 matched.add(pick.resident)
                 winners[place] = task
@@ -310,15 +352,6 @@ def _match(
         else:
             lost[place] = NotClaimed("taken", "others took what was wanted")
     return winners, lost
-
-
-def _open_now(tx: Tx, seqs: set[int]) -> dict[int, int]:
-    """Of these tasks, those that are open, and how often each was tried."""
-    rows = tx.rows(
-        "SELECT seq, attempts FROM tasks WHERE state = 'open' AND seq IN (SELECT value FROM json_each(?))",
-        (json_list(sorted(seqs)),),
-    )
-    return {row[0]: row[1] for row in rows}
 
 
 def scopes_of(tx: Tx, task: str, resident: str, day: int) -> tuple[str, ...]:

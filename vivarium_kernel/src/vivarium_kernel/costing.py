@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 from attrs import define, frozen
 
+from vivarium_kernel.amounts import LARGEST_MICROS
 from vivarium_kernel.claiming import DAY_MICROS
-from vivarium_kernel.ledger import LARGEST_MICROS
 from vivarium_kernel.store import View
 from vivarium_kernel.terms import MICROS
 

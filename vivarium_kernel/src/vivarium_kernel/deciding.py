@@ -57,22 +57,22 @@ def decide_all(tx: Tx, asked: Sequence[Decision]) -> list[Task]:
     for one in _in_order(tx, decisions):
         if one.task not in names:
             names |= dict.fromkeys([one.task, *_carry_out(tx, one)])
-    return [board.task(tx, name) for name in names]
+    return board.tasks_of(tx, list(names))
 
 
 def _in_order(tx: Tx, decisions: Mapping[str, Decision]) -> list[Decision]:
     """In the order that is given, but where a decision settles another task of the list, too: that one comes before."""
     before: dict[str, list[str]] = {name: [] for name in decisions}
+    cancels = any(one.what == "cancel" for one in decisions.values())
     for name, need in tx.rows(
-        "WITH RECURSIVE listed(name) AS (SELECT value FROM json_each(?)), "
-        "above(task, needs) AS (SELECT d.task, d.needs FROM listed JOIN dependencies d ON d.task = listed.name "
-        "UNION SELECT above.task, d.needs FROM above JOIN dependencies d ON d.task = above.needs) "
-        "SELECT task, needs FROM above WHERE needs IN listed",
+        "WITH RECURSIVE above(name) AS (SELECT value FROM json_each(?) "
+        "UNION SELECT d.needs FROM above JOIN dependencies d ON d.task = above.name) "
+        "SELECT d.task, d.needs FROM above JOIN dependencies d ON d.task = above.name",
         (json_list(list(decisions)),),
     ):
-        first, then = (name, need) if decisions[name].what == "cancel" else (need, name)
-        before[then].append(first)
-    return [decisions[name] for name in TopologicalSorter(before).static_order()]
+        first, then = (name, need) if cancels else (need, name)
+        before.setdefault(then, []).append(first)
+    return [decisions[name] for name in TopologicalSorter(before).static_order() if name in decisions]
 
 
 def _carry_out(tx: Tx, asked: Decision) -> list[str]:

@@ -26,7 +26,7 @@ from vivarium_kernel.runtime import GUARD_SECONDS
 from vivarium_kernel.store import View
 from vivarium_kernel.terms import ENDED_STATES, MICROS, TaskState
 from vivarium_kernel.village import Village
-from vivarium_kernel.weighing import Kept, judged, model_missing
+from vivarium_kernel.weighing import Kept, judged, model_missing, unexecuted
 
 LOOKED_BACK = 2000  # events, for a check that could not judge a few seconds ago
 
@@ -156,12 +156,16 @@ def explain(village: Village, task_id: str, name: str) -> Explanation:
             filters = hooks.names("claim_filter")
             reasons += [Obstacle("plugin", why) for plugin, why in refused.get(task.id, ()) if plugin not in filters]
             settings = village.settings
+            if why := unexecuted(hooks, task):
+                reasons.append(Obstacle("mode", why))
             if missing := model_missing(right, resident, task, settings, village.why_absent):
                 reasons.append(Obstacle(*missing))
             allowed = {
                 each.id
                 for each in batch
-                if each.id not in refused and not model_missing(right, resident, each, settings, village.why_absent)
+                if each.id not in refused
+                and not unexecuted(hooks, each)
+                and not model_missing(right, resident, each, settings, village.why_absent)
             }
             # The task is scored also where it is refused: to say what it would be worth.
             candidates = [each for each in batch if each.id in allowed or each.id == task.id]

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, frozen
 
-from vivarium_kernel.amounts import money_text
+from vivarium_kernel.amounts import LARGEST_MICROS, money_text
 from vivarium_kernel.budgets import Budget
 from vivarium_kernel.errors import Conflict, Forbidden, Invalid, OverBudget
 from vivarium_kernel.records import Transfer
@@ -20,7 +20,6 @@ from vivarium_kernel.store import Tx, View, json_list
 from vivarium_kernel.terms import Actor
 
 CURRENCIES = ("aid", "usd")
-LARGEST_MICROS = 10**15
 _FLOORLESS = ("treasury", "operator", "provider:", "outside")
 # The budgets of real money, besides its task's, that a running attempt holds its reservation in.
 _HELD_IN = "'village', 'village-day:' || budget_day, 'resident-day:' || resident || ':' || budget_day"

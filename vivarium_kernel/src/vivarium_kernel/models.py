@@ -7,7 +7,7 @@ The budgeted call around a provider is in ``model_calls``, the choice of a model
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -16,10 +16,12 @@ import msgspec
 from attrs import field, frozen
 
 from vivarium_kernel.errors import Invalid, NotFound, VivariumError
+from vivarium_kernel.problems import near
 from vivarium_kernel.records import Usage
 
 C = TypeVar("C")
 BYTES_A_TOKEN = 4  # tokens are counted as UTF-8 bytes ÷ 4, rounded up, where no tokenizer is known
+PUBLISHED = ("groq", "openai", "vllm")  # providers that plugins of this project bring
 MESSAGE_TOKENS = 16  # what a chat template puts around a message, at the most
 
 FaultKind = Literal[
@@ -255,5 +257,16 @@ def unknown_provider(name: str, known: Sequence[str]) -> VivariumError:
     return NotFound(
         "model.provider",
         f"There is no model provider {name!r}.",
-        f"Installed are: {', '.join(sorted(known))}. Install the plugin that brings it.",
+        f"Installed are: {', '.join(sorted(known))}. {how_to_get(name, known)}",
     )
+
+
+def how_to_get(provider: str, known: Iterable[str] = ()) -> str:
+    """How to come by a provider that is not installed; of names that are not ours none is made up to be installed."""
+    if provider in PUBLISHED:
+        return (
+            f"Install it: vivarium plugins install vivarium-plugins-{provider} "
+            f"(in a clone: ./plugins/vivarium_plugins_{provider})."
+        )
+    meant = near(provider, [*known, *PUBLISHED])
+    return f"Did you mean {meant}?" if meant else "Install the plugin that brings it, or name another model."

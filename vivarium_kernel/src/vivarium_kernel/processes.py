@@ -13,7 +13,7 @@ from attrs import field, frozen
 from vivarium_kernel import people, village_time
 from vivarium_kernel.audit import emit
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, settle
-from vivarium_kernel.store import Tx, View
+from vivarium_kernel.store import Tx, View, setwise
 from vivarium_kernel.terms import MICROS, Actor, EndingKind
 
 REMOTE = "remote"  # the kind of a worker elsewhere, which has its row here
@@ -120,8 +120,16 @@ class Renewal:
     stands: bool = False
 
 
-def renew(tx: Tx, asked: Renewal) -> bool:
-    """Renew one lease row for all of a process's attempts. False when it had lapsed: they are not its any more."""
+@setwise(5)
+def renew(tx: Tx, asked: list[Renewal]) -> list[bool]:
+    """Renew one lease row for all of a process's attempts. False when it had lapsed: they are not its any more.
+
+    It comes before what the process's residents ask in the same commit, which may have waited for its turn for long.
+    """
+    return [_renewed(tx, each) for each in asked]
+
+
+def _renewed(tx: Tx, asked: Renewal) -> bool:
     number, seconds = asked.process, asked.seconds
     row = tx.row("SELECT lease_until_at, host FROM processes WHERE id = ? AND ended_at IS NULL", (number,))
     if row is None or (row[0] < tx.now and not asked.stands):

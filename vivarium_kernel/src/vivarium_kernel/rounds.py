@@ -56,8 +56,8 @@ class _Waiting:
     """A resident who waits for a task, or who will in a moment: ``early``, its last attempt is about to be settled."""
 
     __slots__ = (
-        "answer", "began", "cursor", "early", "name", "passed_at", "refused", "refused_at", "rests", "rests_at", "seat",
-        "wide",
+        "answer", "began", "cursor", "early", "name", "page", "passed_at", "refused", "refused_at", "rests", "rests_at",
+        "seat", "wide",
     )  # fmt: skip
 
     def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None, *, early: bool = False) -> None:
@@ -67,6 +67,7 @@ class _Waiting:
         self.early = early
         self.began = -1  # the look at which it began to look through the board
         self.cursor: tuple[int, int] | None = None
+        self.page: tuple[int, int] | None = None  # where what it weighed last begins
         self.wide = claiming.WEIGHED
         self.refused: set[int] = set()  # what it was refused in a transaction at the look `refused_at`
         self.refused_at = -1
@@ -115,6 +116,7 @@ class Rounds:
         self._look = 0  # counts the reasons to look at the board again
         self._window = Window()
         self._room: int | None = None  # under the caps, at the last round; None where nothing was set aside
+        self._short: dict[str, int] = {}  # resident -> what was left of its day when it asked for more in vain
         self._kicked = asyncio.Event()
         self._free: dict[str, tuple[int, int]] = {}  # resident -> (free cycles in a row, rests until this hour)
         self._guards = 0  # how often in a row a check could not judge
@@ -359,7 +361,9 @@ class Rounds:
             return
         if waiting.refused_at != look:
             waiting.refused, waiting.refused_at = set(), look
-        waiting.refused.update(task.seq for task in pick.wishes)
+        waiting.refused |= answer.tried
+        if len(answer.tried) < len(pick.wishes):
+            waiting.cursor = waiting.page  # the others are tried at the next round
 
     def _weigh(
         self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident], spans: Sequence[Span]
@@ -371,6 +375,7 @@ class Rounds:
         picks: list[Pick] = []
         rights: dict[str, Entitlement] = {}
         free: list[NewTask] = []
+        dear = self._rooms(view, looking)
         for waiting, start in zip(looking, _starts(pages.front, len(looking)), strict=True):
             resident = residents.get(waiting.name)
             if resident is None:
@@ -386,6 +391,8 @@ class Rounds:
                 tasks = [task for task in tasks if seat.fits(task, resident)]
             if waiting.refused_at == self._look:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
+            if dear is not None:
+                tasks = self._affordable(waiting.name, tasks, dear(waiting.name))
             weighed = self._wishes(view, resident, tasks, here=seat is None) if tasks else None
             if weighed is not None and weighed.wishes:
                 picks.append(_pick(waiting, weighed))
@@ -410,6 +417,31 @@ class Rounds:
         scopes = ("village", f"village-day:{view.now // DAY_MICROS}")
         found = [budgets.budget(view, scope) for scope in scopes]
         return [each.in_line for each in found if each is not None and each.in_line.above < each.in_line.upto]
+
+    def _rooms(self, view: View, looking: Sequence[_Waiting]) -> Callable[[str], int] | None:
+        """What is left to each resident of its day, in millionths; None where no cap is set."""
+        cap = self._village.settings.budgets.resident_day_usd_micros
+        if cap is None:
+            return None
+        day = view.now // DAY_MICROS
+        rows = view.rows(
+            "SELECT scope, cap - reserved - spent FROM budgets WHERE currency = 'usd' "
+            "AND scope IN (SELECT 'resident-day:' || value || ':' || ? FROM json_each(?))",
+            (day, json_list([waiting.name for waiting in looking])),
+        )
+        left: dict[str, int] = dict(rows)
+        return lambda name: left.get(f"resident-day:{name}:{day}", cap)
+
+    def _affordable(self, name: str, tasks: list[Task], room: int) -> list[Task]:
+        """Tasks but those that a resident's day has no room for. The first it asks for, and its log says so."""
+        dear = {task.seq: None for task in tasks if not task.attempts and task.max_micros > room}
+        for task in tasks if dear else ():
+            if task.seq in dear:
+                self._note(task.id, f"{name}: more than is left of what a resident may spend in a day")
+        if dear and self._short.get(name) != room:
+            self._short[name] = room
+            del dear[next(iter(dear))]
+        return [task for task in tasks if task.seq not in dear] if dear else tasks
 
     def _made_room(self, spans: Sequence[Span]) -> bool:
         """Whether there is more room under the caps than at the last round."""
@@ -450,6 +482,7 @@ class Rounds:
 
     def _slice(self, pages: Pages, waiting: _Waiting, start: int) -> tuple[list[Task], bool]:
         """The tasks that this resident weighs now, and whether there are more behind them."""
+        waiting.page = waiting.cursor
         if waiting.cursor is None and waiting.wide == claiming.WEIGHED:
             waiting.began = self._look
             window = pages.front
@@ -478,7 +511,7 @@ class Rounds:
         if alone:
             tasks = self._with_a_model(resident, tasks, alone)
         village = self._village
-        absent = village.why_absent if here else _elsewhere
+        absent = village.why_absent if here else None
         weighed = weigh(village.hooks, view, resident, tasks, village.settings, self.refusals, absent)
         for task_id, reasons in weighed.refused.items():
             self._note(task_id, "; ".join(f"{name}: {plugin}: {reason}" for plugin, reason in reasons))
@@ -551,10 +584,6 @@ def _pick(waiting: _Waiting, weighed: Weighed) -> Pick:
     if seat is None:
         return Pick(waiting.name, weighed.wishes, why=weighed.why, early=waiting.early)
     return Pick(waiting.name, weighed.wishes, seat.token, seat.lease_seconds, weighed.why, worker=seat.worker)
-
-
-def _elsewhere(_provider: str) -> str:
-    return ""
 
 
 def _reserve(hooks: Hooks) -> Callable[[Claim, Tx], None] | None:

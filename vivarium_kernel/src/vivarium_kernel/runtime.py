@@ -25,6 +25,7 @@ from vivarium_kernel.keeping import Keeper
 from vivarium_kernel.links import LocalLink
 from vivarium_kernel.rounds import Rounds, Won
 from vivarium_kernel.settling import Settled, Settlement, wake_all_for_keys
+from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import Tx, View
 from vivarium_kernel.switching import Switching
 from vivarium_kernel.village import Village
@@ -254,8 +255,6 @@ class Runtime:
             while not self._leaves(name):
                 won = await self.rounds.claim(name)
                 await self.live(won)
-                if self._draining.is_set() and not self._running:
-                    self._done.set()
         finally:
             self.rounds.forgo(name)
         if name in self._dismissed:
@@ -282,6 +281,8 @@ class Runtime:
             self._running.pop(attempt, None)
             self._acting.pop(attempt, None)
             self._interrupted.discard(attempt)
+            if self._draining.is_set() and not self._running:
+                self._done.set()
 
     async def _lived(self, won: Won) -> Settlement | None:
         """Go through a cycle; returns how its attempt is to be given back when it could not be settled."""
@@ -521,8 +522,9 @@ class Runtime:
             self._interrupted.add(attempt)
             task.cancel()
             if end:
+                # As its holder: what meanwhile went to review or was ended is no act any more, and stays as it is.
                 asked = Settlement(
-                    attempt, None, "released", "the village was halted", actor="system:halt",
+                    attempt, Holder(self.process), "released", "the village was halted", actor="system:halt",
                     end_attempt=self.village.hooks.end_attempt,
                 )  # fmt: skip
                 self._settle_beside(asked)

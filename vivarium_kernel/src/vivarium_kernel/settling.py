@@ -177,7 +177,7 @@ class _Held:
         self.pending: int = row[8]
         self.day: int | None = row[9]
         self.cycle: int = row[10]
-        self.unknown: bool = bool(row[15])  # a step has an intent and no result
+        self.unknown: bool = bool(row[16])  # a step has an intent and no result
 
 
 def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
@@ -185,7 +185,7 @@ def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
     rows = tx.rows(
         "SELECT a.id, a.resident, a.state, a.process, a.token, coalesce(a.lease_until_at, p.lease_until_at), "
         "a.reserved_micros, a.spent_micros, a.pending_micros, a.budget_day, a.cycle, t.seq, t.failures, t.faults, "
-        "t.declined, EXISTS (SELECT 1 FROM steps s WHERE s.attempt = a.id AND s.state = 'intended') "
+        "t.retry_until_at, t.declined, EXISTS (SELECT 1 FROM steps s WHERE s.attempt = a.id AND s.state = 'intended') "
         "FROM attempts a JOIN tasks t ON t.id = a.task LEFT JOIN processes p ON p.id = a.process "
         "WHERE a.state <> 'ended' AND a.id IN (SELECT value FROM json_each(?))",
         (json_list([item.attempt for item in items]),),
@@ -194,7 +194,9 @@ def _read(tx: Tx, items: Sequence[Settlement]) -> dict[int, _Held]:
     tasks: dict[int, Task] = {}
     for row in rows:
         task = given.get(row[0])
-        if task is not None and (task.seq, task.failures, task.faults) == row[11:14] and row[14] is None:
+        if task is not None and row[15] is None and row[11:15] == (
+            task.seq, task.failures, task.faults, task.retry_until_at,
+        ):  # fmt: skip
             tasks[task.seq] = task
     missing = [row[11] for row in rows if row[11] not in tasks]
     if missing:
@@ -408,6 +410,7 @@ def _wake(tx: Tx, parked: list[Row], actor: str) -> int:
         )  # fmt: skip
         for name, why in parked:
             tx.log.add("task.woken", actor, {"from": why}, task=name)
+        board.park_declined(tx, [name for name, _ in parked])
     return len(parked)
 
 

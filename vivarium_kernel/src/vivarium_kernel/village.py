@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
 from vivarium_kernel import board, keys, ledger, models, people, registry, village_time
+from vivarium_kernel.amounts import LARGEST_MICROS
 from vivarium_kernel.audit import Log, emit
 from vivarium_kernel.board import Posting
 from vivarium_kernel.circuit import Circuit
@@ -19,7 +19,7 @@ from vivarium_kernel.claiming import DAY_MICROS
 from vivarium_kernel.clock import Clock, SystemClock
 from vivarium_kernel.errors import Distrusted, Invalid, StoreError, VivariumError
 from vivarium_kernel.installed import claims
-from vivarium_kernel.ledger import LARGEST_MICROS, Books
+from vivarium_kernel.ledger import Books
 from vivarium_kernel.records import NewTask, Task
 from vivarium_kernel.registry import Choice
 from vivarium_kernel.services import Services
@@ -300,14 +300,13 @@ class Village:
     def modes(self) -> Sequence[str] | None:
         """The modes that are executed here; None when a plugin may have its own, which only it knows."""
         from vivarium_kernel import posting
-        from vivarium_kernel.builtin import builtin_places
 
         if self._hooks is None:
             choice = self.choice()
             others = [name for name in claims() if not choice.why_off(name, installed=True)]
             return None if others else posting.BUILT_IN_MODES
-        own = [self.plugins[name].modes for name in self._hooks.names("execute_task") if name not in builtin_places()]
-        return (*posting.BUILT_IN_MODES, *chain.from_iterable(own)) if all(own) else None
+        executed = self._hooks.modes
+        return None if executed is None else tuple(dict.fromkeys((*posting.BUILT_IN_MODES, *sorted(executed))))
 
     def choice(self) -> Choice:
         """Which plugins are on and off by name, as ``plugins.json``, the settings and this opening have it."""

@@ -65,9 +65,12 @@ def weigh(
     tasks: Sequence[Task],
     settings: Settings,
     before: Mapping[str, str],
-    absent: Absent,
+    absent: Absent | None,
 ) -> Weighed:
-    """Ask every plugin about a batch that comes in the board's order. ``absent`` says why a provider is not here."""
+    """Ask every plugin about a batch that comes in the board's order.
+
+    ``absent`` says why a provider is not here; None for who works elsewhere, with providers and executors of its own.
+    """
     right = hooks.entitle(resident, view)
     refused = hooks.claim_filter(resident, tasks, view)
     count = len(tasks)
@@ -78,6 +81,10 @@ def weigh(
             missing = model_missing(right, resident, task, settings, absent)
             if missing:
                 refused.setdefault(task.id, []).append(missing)
+    if absent is not None and hooks.modes is not None and not hooks.modes.issuperset({task.mode for task in tasks}):
+        for task in tasks:
+            if why := unexecuted(hooks, task):
+                refused.setdefault(task.id, []).append(("mode", why))
     if refused:
         tasks = [task for task in tasks if task.id not in refused]
     if not tasks:
@@ -87,12 +94,19 @@ def weigh(
     return Weighed(right, count, refused, tasks, tuple([tasks[place] for place in order]), scores, before)
 
 
-def _unsure(asked: str, absent: Absent) -> bool:
-    return "," in asked or ":" not in asked or bool(absent(asked.partition(":")[0]))
+def _unsure(asked: str, absent: Absent | None) -> bool:
+    return "," in asked or ":" not in asked or (absent is not None and bool(absent(asked.partition(":")[0])))
+
+
+def unexecuted(hooks: Hooks, task: Task) -> str:
+    """Why nobody here executes a task's mode; empty where somebody does, or where only a plugin knows."""
+    if hooks.modes is None or task.mode in hooks.modes:
+        return ""
+    return f"no enabled plugin executes tasks of mode {task.mode!r}: see `vivarium plugins list`"
 
 
 def model_missing(
-    right: Entitlement, resident: Resident, task: Task, settings: Settings, absent: Absent
+    right: Entitlement, resident: Resident, task: Task, settings: Settings, absent: Absent | None
 ) -> tuple[str, str] | None:
     """What keeps a resident from a task for want of a model, and why: ``entitlement`` or ``model``; None if nothing.
 
@@ -108,7 +122,7 @@ def model_missing(
     except VivariumError as error:
         # A task that names what can't be is wrong itself, and whoever claims it says so.
         return None if task.model else ("entitlement", f"{error.message} {error.next_step}")
-    why = absent(model.partition(":")[0])
+    why = "" if absent is None else absent(model.partition(":")[0])
     return ("model", why) if why else None
 
 

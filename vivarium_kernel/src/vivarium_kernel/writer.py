@@ -49,7 +49,7 @@ class Writer:
         self._share = share
         self._turn = threading.Lock()  # held from a transaction's begin until it is committed
         self._outbox: list[Request] = []
-        self._ready: tuple[asyncio.AbstractEventLoop, list[Request]] | None = None  # these have the turn, not the loop
+        self._ready: asyncio.AbstractEventLoop | None = None  # it has the turn, and does not know yet
         self._scheduled: asyncio.AbstractEventLoop | None = None  # the loop that is to begin, or has begun, a commit
         self._told = 0  # of the share's openings, how many the listeners were told of
         self._closed = False
@@ -105,6 +105,25 @@ class Writer:
     # A commit that the event loop asked for: begin → (wait for the turn) → work → commit → answer
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed:
+            requests = self._taken(loop)
+            fail(requests, _closed())
+            self._answer(loop, requests)
+        elif self._jobs is None:
+            requests = self._taken(loop)
+            with self._turn:
+                self._run_now(requests)
+            self._answer(loop, requests)
+        elif self._turn.acquire(blocking=False):
+            if _try_lock(self._lock_fd):
+                self._work(loop)
+            else:
+                self._jobs.put(lambda: self._wait_for_turn(loop, have_turn=True))
+        else:
+            self._jobs.put(lambda: self._wait_for_turn(loop, have_turn=False))
+
+    def _taken(self, loop: asyncio.AbstractEventLoop) -> list[Request]:
+        """The requests of the next commit: those that wait once the turn is had, for that may take long."""
         mine = [request for request in self._outbox if request.answer.get_loop() is loop]
         requests = mine[:MOST_REQUESTS] if self._jobs is not None else mine
         # Of requests that a closed loop left behind nobody waits for the answer.
@@ -113,29 +132,16 @@ class Writer:
             if request.answer.get_loop() is not loop and not request.answer.get_loop().is_closed()
         ]  # fmt: skip
         self._outbox = mine[len(requests) :] + others
-        if self._closed:
-            fail(requests, _closed())
-            self._answer(loop, requests)
-        elif self._jobs is None:
-            with self._turn:
-                self._run_now(requests)
-            self._answer(loop, requests)
-        elif self._turn.acquire(blocking=False):
-            if _try_lock(self._lock_fd):
-                self._work(loop, requests)
-            else:
-                self._jobs.put(lambda: self._wait_for_turn(loop, requests, have_turn=True))
-        else:
-            self._jobs.put(lambda: self._wait_for_turn(loop, requests, have_turn=False))
+        return requests
 
-    def _wait_for_turn(self, loop: asyncio.AbstractEventLoop, requests: list[Request], *, have_turn: bool) -> None:
+    def _wait_for_turn(self, loop: asyncio.AbstractEventLoop, *, have_turn: bool) -> None:
         """In the thread: another process or thread writes now."""
         if not have_turn and not self._turn.acquire(timeout=0.01) and self._jobs is not None:
             # Behind this job may be the one that ends the turn.
-            self._jobs.put(lambda: self._wait_for_turn(loop, requests, have_turn=False))
+            self._jobs.put(lambda: self._wait_for_turn(loop, have_turn=False))
             return
         self._lock()
-        self._ready = (loop, requests)
+        self._ready = loop
         try:
             loop.call_soon_threadsafe(self._work_if_ready, loop)
         except RuntimeError:  # the loop was closed: nobody waits for these any more
@@ -143,9 +149,9 @@ class Writer:
             self._leave()
 
     def _work_if_ready(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._ready is not None and self._ready[0] is loop:
-            requests, self._ready = self._ready[1], None
-            self._work(loop, requests)
+        if self._ready is loop:
+            self._ready = None
+            self._work(loop)
 
     def _take_turn(self) -> None:
         """Wait for the turn. Who has it may wait for this very thread's loop, or for one that does not run any more.
@@ -163,12 +169,12 @@ class Writer:
             here = None
         while not self._turn.acquire(timeout=0.01):
             ready = self._ready
-            if ready is not None and (ready[0] is here or not ready[0].is_running()):
+            if ready is not None and (ready is here or not ready.is_running()):
                 self._ready = None
-                if ready[0].is_closed():
+                if ready.is_closed():
                     self._leave()  # nobody waits for these any more
                 else:
-                    self._work(*ready)
+                    self._work(ready)
 
     def _lock(self, patience_seconds: float | None = None) -> None:
         """Wait for the other processes' turn; who waits for long is told for what.
@@ -200,8 +206,9 @@ class Writer:
                 )  # fmt: skip
             time.sleep(0.01)
 
-    def _work(self, loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop, with the turn, which nothing that happens here may keep."""
+        requests = self._taken(loop)
         handed_over = False
         try:
             if self.committer.prepare(requests):

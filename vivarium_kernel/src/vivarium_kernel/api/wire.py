@@ -30,6 +30,7 @@ from vivarium_kernel.rounds import Seat, Won
 from vivarium_kernel.routing import Route
 from vivarium_kernel.settings_record import Models
 from vivarium_kernel.settling import Settled, Settlement, wake_all_for_keys
+from vivarium_kernel.stepping import Holder
 from vivarium_kernel.store import View
 
 LOOK_SECONDS = 0.2  # how soon a worker hears that an act of its is to stop
@@ -262,14 +263,15 @@ async def watch(api: Api) -> None:
         try:
             with store.view() as view:
                 halted = village_time.read_times(view).halted
-                running = view.rows("SELECT id FROM attempts WHERE state = 'running' AND process IS NULL")
+                running = view.rows("SELECT id, token FROM attempts WHERE state = 'running' AND process IS NULL")
                 gone = view.rows(
                     "SELECT p.id FROM processes p JOIN tokens t ON t.id = p.pid WHERE p.ended_at IS NULL "
                     "AND p.kind = 'remote' AND t.revoked_at IS NOT NULL"
                 )
-            for (attempt,) in running if halted else ():
-                asked = Settlement(attempt, None, "released", "the village was halted", actor="system:halt",
-                                   end_attempt=hooks.end_attempt, retries=api.village.retries())  # fmt: skip
+            for attempt, token in running if halted else ():
+                asked = Settlement(attempt, Holder(None, token), "released", "the village was halted",
+                                   actor="system:halt", end_attempt=hooks.end_attempt,
+                                   retries=api.village.retries())  # fmt: skip
                 with contextlib.suppress(VivariumError):
                     await store.write(settling.settle, asked)
             for (worker,) in gone:

@@ -68,7 +68,7 @@ def renew_worker(tx: Tx, asked: tuple[int, Actor, float]) -> None:
     """Renew a worker's lease."""
     number, actor, seconds = asked
     check_worker(tx, number, actor)
-    processes.renew(tx, processes.Renewal(number, seconds))
+    processes.renew(tx, [processes.Renewal(number, seconds)])
 
 
 def leave(tx: Tx, asked: tuple[int, Actor, EndAttempt, Retries]) -> None:

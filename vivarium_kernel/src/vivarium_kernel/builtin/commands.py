@@ -60,6 +60,7 @@ class CommandExecution(Plugin):
     """Runs ``command`` tasks: argv without a shell, confined and limited."""
 
     name = "command_execution"
+    modes = ("command",)
 
     def __init__(self, village: Any, config: Any) -> None:
         super().__init__(village, config)

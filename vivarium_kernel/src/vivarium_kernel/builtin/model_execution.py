@@ -14,6 +14,7 @@ class ModelExecution(Plugin):
     """Does ``llm`` tasks: the model and the resident's tools in turn, until there is an answer."""
 
     name = "model_execution"
+    modes = ("llm",)
 
     @hookimpl
     async def execute_task(self, job: Job) -> Outcome | None:

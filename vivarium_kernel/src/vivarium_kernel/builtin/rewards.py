@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from vivarium_kernel.amounts import LARGEST_MICROS
 from vivarium_kernel.errors import OverBudget
 from vivarium_kernel.grants import PluginTx
-from vivarium_kernel.ledger import LARGEST_MICROS
 from vivarium_kernel.plugins import Plugin, hookimpl
 from vivarium_kernel.records import Ending, Task
 from vivarium_kernel.terms import MICROS

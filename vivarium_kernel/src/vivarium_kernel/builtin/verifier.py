@@ -22,7 +22,7 @@ class Verifier(Plugin):
         # Which model stood in for which, and why, is kept with what was found.
         facts: dict[str, Any] = {name: outcome.data[name] for name in ("instead_of", "because") if name in outcome.data}
         if outcome.timed_out:
-            issues.append(f"it ran longer than its {task.timeout_seconds:g} s")
+            issues.append(self._too_long(task))
         elif outcome.exit_code is not None and outcome.exit_code != 0:
             issues.append(f"exit code {outcome.exit_code}")
         elif task.mode == "command" and outcome.exit_code is None:
@@ -34,6 +34,12 @@ class Verifier(Plugin):
         if issues:
             return Review("reject", _REJECTED, "; ".join(issues), facts)
         return Review("accept", _SURE, "", facts)
+
+    def _too_long(self, task: Task) -> str:
+        most = self.village.settings.commands.timeout_max_seconds
+        if task.mode == "command" and most < task.timeout_seconds:
+            return f"it ran longer than the {most:g} s that commands.timeout_max_seconds allows"
+        return f"it ran longer than its {task.timeout_seconds:g} s"
 
 
 def missing_files(folder: Path, claimed: tuple[str, ...]) -> list[str]:

@@ -71,12 +71,15 @@ class _Add(click.Command):
 @click.option("--prompt", metavar="TEXT", help="What is to be done, in words.")
 @_with_options
 @click.option("--human", is_flag=True, help="A person must approve its outcome.")
-@click.option("--from", "source", metavar="FILE", help="Post the tasks of a file, TOML or JSONL; - is standard input.")
+@click.option(
+    "--from", "sources", multiple=True, metavar="FILE",
+    help="Post the tasks of a file, TOML or JSONL; - is standard input. May be given several times.",
+)  # fmt: skip
 @village_option
 @as_option
 @json_option
 def add(
-    command: tuple[str, ...], prompt: str | None, human: bool, source: str | None, village: Path | None,
+    command: tuple[str, ...], prompt: str | None, human: bool, sources: tuple[str, ...], village: Path | None,
     token: str | None, as_json: bool, **typed: Any,
 ) -> None:  # fmt: skip
     """Post a task: a prompt, or a command after --.
@@ -101,13 +104,13 @@ def add(
                 "(A command that is described by a prompt comes after --.)"
             )
         raise click.UsageError(f'A command comes after --, as in -- {words}; words are a prompt: --prompt "{words}".')
-    if source is not None and (given or human):
+    if sources and (given or human):
         raise click.UsageError("--from takes its tasks from the file: leave out the other options and the command.")
-    if source is None and not given:
+    if not sources and not given:
         raise click.UsageError('Say what is to be done: --prompt "TEXT", a command after --, or --from FILE.')
     with acting(village, token, "POST /tasks") as (opened, actor):
-        if source is not None:
-            tasks = from_file(source)
+        if sources:
+            tasks = [task for source in sources for task in from_file(source)]
             opened.check_modes(tasks)
         else:
             tasks = [typed_task(given, human, opened)]

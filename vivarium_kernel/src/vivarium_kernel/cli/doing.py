@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ def do(
 ) -> None:  # fmt: skip
     """Do an action of a plugin, or list what can be done.
 
-    A VALUE that is JSON (a number, true, a list) is taken as such, anything else as text. The reply is JSON.
+    A VALUE that is JSON (a number, true, a list) is taken as such where no text is asked for, anything else as text.
+    The reply is JSON.
     """
     from vivarium_kernel import actions
 
@@ -47,13 +49,13 @@ def do(
             _list(opened, actor, as_json)
             return
         action = actions.action_of(opened, name)
-        done = asyncio.run(actions.perform(opened, action, actor, _input(pairs, text), key))
+        done = asyncio.run(actions.perform(opened, action, actor, _input(pairs, text, action), key))
     print_json(json.loads(done.reply))
     if done.repeated:
         click.echo("It was done before under this key: this is the answer that was given then.", err=True)
 
 
-def _input(pairs: tuple[str, ...], text: str | None) -> dict[str, Any]:
+def _input(pairs: tuple[str, ...], text: str | None, action: Action[Any]) -> dict[str, Any]:
     if text is not None and pairs:
         raise click.UsageError("Give the input as KEY=VALUE or as --input, not both.")
     if text is not None:
@@ -63,6 +65,9 @@ def _input(pairs: tuple[str, ...], text: str | None) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise InputError([Problem("--input", quoted(found), "must be a JSON object", 'write {"key": "value"}')])
         return found
+    from vivarium_kernel.actions import input_schema
+
+    kinds = input_schema(action).get("properties", {})
     values: dict[str, Any] = {}
     problems = []
     for pair in pairs:
@@ -72,17 +77,20 @@ def _input(pairs: tuple[str, ...], text: str | None) -> dict[str, Any]:
                 Problem(quoted(pair), quoted(pair), "must be KEY=VALUE, each key once", "write hat=Builder")
             )
         else:
-            values[key] = _value(value)
+            values[key] = _value(value, kinds.get(key, {}))
     if problems:
         raise InputError(problems)
     return values
 
 
-def _value(text: str) -> Any:
+def _value(text: str, kind: Mapping[str, Any]) -> Any:
+    """JSON as what it is, unless it is a word such as 5 or true where only text will do."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    kinds = {each.get("type") for each in kind.get("anyOf", [kind])}
+    return text if "string" in kinds <= {"string", "null"} and isinstance(value, bool | int | float) else value
 
 
 def _list(village: Village, actor: Actor, as_json: bool) -> None:

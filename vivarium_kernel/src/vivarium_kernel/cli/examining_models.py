@@ -9,6 +9,7 @@ from vivarium_kernel.checks import CLASSES
 from vivarium_kernel.cli.examining import Finding, Patient
 from vivarium_kernel.cli.showing import several
 from vivarium_kernel.errors import VivariumError
+from vivarium_kernel.models import PUBLISHED
 
 if TYPE_CHECKING:
     from vivarium_kernel.settings import Settings
@@ -66,7 +67,8 @@ def _wrong(village: Village, model: str) -> tuple[str, str] | None:
     provider, _, name = model.partition(":")
     why = village.why_absent(provider)
     if why:
-        return why, f"vivarium plugins list; vivarium plugins install vivarium-plugins-{provider}"
+        install = f"; vivarium plugins install vivarium-plugins-{provider}" if provider in PUBLISHED else ""
+        return why, f"vivarium plugins list{install}"
     try:
         village.provider(provider).price(name)
     except VivariumError as error:

@@ -42,15 +42,19 @@ def settings_and_tasks(folder: Path) -> tuple[Settings, list[NewTask]]:
     from vivarium_kernel import taskfile
     from vivarium_kernel.builtin.commands import allowed_commands
     from vivarium_kernel.commands import BadAllow
+    from vivarium_kernel.commands.places import resolved, unfit_roots
     from vivarium_kernel.settings import SettingsError, load
 
     settings = load(folder).settings
+    roots = [resolved(Path(root), folder.resolve()) for root in settings.commands.read_roots]
+    faults = [(f"commands.{fault}", "name another folder, or take it out") for fault in unfit_roots(folder, roots)]
     try:
         allowed_commands(settings, strict=True)
     except BadAllow as error:
-        parts = [fault.partition("; ") for fault in error.faults]
+        faults += [(what, mend) for what, _, mend in (fault.partition("; ") for fault in error.faults)]
+    if faults:
         file = str(folder / "vivarium.toml")
-        raise SettingsError([Problem("", "", what, mend, file) for what, _, mend in parts]) from None
+        raise SettingsError([Problem("", "", what, mend, file) for what, mend in faults])
     tasks: list[NewTask] = []
     problems: list[Problem] = []
     for name in settings.tasks:

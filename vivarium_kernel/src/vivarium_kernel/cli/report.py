@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,13 +103,15 @@ class Report:
             name, state = need
         requeue = f"vivarium task requeue {name}{self._where}"
         both = "" if name == done.task else " and what needed it"
-        return {"done": "", "blocked": f"mend that, then {requeue}"}.get(state, f"{requeue} tries it again{both}")
+        return {"done": "", "blocked": f"mend that, then {requeue}; or post another"}.get(
+            state, f"{requeue} tries it again{both}"
+        )
 
     @property
     def _where(self) -> str:
         """What tells a command which village is meant, from here."""
         folder = self._village.folder
-        return "" if Path.cwd().is_relative_to(folder) else f" -v {_near(folder)}"
+        return "" if Path.cwd().is_relative_to(folder) else f" -v {quote(str(_near(folder)))}"
 
     def _print_thoughts(self) -> None:
         """What models did: the dearest tasks, where they are too many to show."""

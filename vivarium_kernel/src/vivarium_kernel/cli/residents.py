@@ -138,7 +138,9 @@ def _change(name: str, state: Any, reason: str, village: Path | None, token: str
     from vivarium_kernel import people
 
     folder = folder_of(village)
-    if state in _FOR_GOOD and not yes and sys.stdin.isatty():
+    if state in _FOR_GOOD and not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{name} would be {state} for good, and nobody is here to be asked: say --yes.")
         click.confirm(f"{name} will be {state} for good. Go on?", abort=True)
     with acting(folder, token, "POST /residents/{resident}/state", plugins=True) as (opened, actor):
         with opened.store.view() as view:

@@ -142,7 +142,7 @@ async def begin(village: Village, tasks: Sequence[NewTask], say: Say) -> Begun:
     from vivarium_kernel import board
     from vivarium_kernel.checking import check_board
 
-    post(village, tasks, say)
+    await asyncio.to_thread(post, village, tasks, say)  # of a long file the process is held by nobody
     say_what_is_wrong(village, say)
     with village.store.view() as view:
         counts = board.counts(view)

@@ -200,7 +200,7 @@ def refuse_taken(folder: Path, host: str, port: int) -> None:
 async def _up(village: Village, *, tasks: Sequence[NewTask], host: str, port: int, count: int | None) -> int:
     from vivarium_kernel.api import server
 
-    say = _begin(village, tasks)
+    say = await _begin(village, tasks)
     async with _living(village, count, "up", say) as runtime:
         ready = partial(_open, village, say)
         serving = asyncio.create_task(server.serve(village, host=host, port=port, runtime=runtime, ready=ready))
@@ -211,12 +211,12 @@ async def _up(village: Village, *, tasks: Sequence[NewTask], host: str, port: in
 async def _serve(village: Village, *, host: str, port: int) -> int:
     from vivarium_kernel.api import server
 
-    say = _begin(village, ())
+    say = await _begin(village, ())
     return await _until_ended(server.serve(village, host=host, port=port, ready=partial(_open, village, say)))
 
 
 async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None, number: int | None = None) -> int:
-    say = _begin(village, tasks, number)
+    say = await _begin(village, tasks, number)
     async with _living(village, count, "work", say, number) as runtime:
         at_work = f"{', '.join(runtime.residents[:10])} at work" if runtime.residents else "Waiting for residents"
         say(f"{at_work}; Ctrl-C ends it")
@@ -251,14 +251,14 @@ def _saying(number: int | None) -> Say:
     return lambda line: click.echo(f"{_mark(number)}{line}")
 
 
-def _begin(village: Village, tasks: Sequence[NewTask], number: int | None = None) -> Say:
+async def _begin(village: Village, tasks: Sequence[NewTask], number: int | None = None) -> Say:
     """Post the tasks, and say where this is; of several processes the first says it for all."""
     from vivarium_kernel.cli.refusing import log_to
 
     say = _saying(number)
     log_to(lambda line: click.echo(f"{_mark(number)}{line}", err=True))
     first = number in (None, 1)
-    post(village, tasks, say if first else lambda _: None)
+    await asyncio.to_thread(post, village, tasks, say if first else lambda _: None)
     if not first:
         return say
     say_what_is_wrong(village, say)

@@ -51,14 +51,14 @@ def refuse_without_model(given: Path, folder: Path, settings: Settings, tasks: S
 
 def _refuse_uninstalled(providers: Collection[str]) -> None:
     from vivarium_kernel.catalog import providers as installed
+    from vivarium_kernel.models import how_to_get
 
     missing = sorted(set(providers) - set(installed()))
     if missing:
         raise Conflict(
             "model.provider",
             f"The settings name models of {', '.join(missing)}, and no such provider is installed.",
-            f"Install it: vivarium plugins install vivarium-plugins-{missing[0]} (in a clone: "
-            f"./plugins/vivarium_plugins_{missing[0]}); or name another model.",
+            how_to_get(missing[0], installed()),
             field="model",
         )
 

@@ -21,7 +21,7 @@ _THOUGHTS = (
     "coalesce(json_extract(a.facts, '$.citations'), 0), coalesce(json_extract(a.facts, '$.verified'), 0), "
     "coalesce(json_array_length(a.facts, '$.wrong'), 0) FROM tasks t "
     "JOIN attempts a ON a.id = (SELECT max(id) FROM attempts WHERE task = t.id) "
-    "LEFT JOIN ({steps}) d ON d.task = t.id WHERE t.mode <> 'command' AND (d.calls > 0 OR t.mode = 'llm') "
+    "LEFT JOIN ({steps}) d ON d.task = t.id WHERE t.mode <> 'command' AND (d.calls > 0 OR a.model IS NOT NULL) "
 )
 
 

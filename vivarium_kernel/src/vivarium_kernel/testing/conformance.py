@@ -200,7 +200,7 @@ def conformance_of(
     except importlib.metadata.PackageNotFoundError:
         raise NotFound(
             "plugins.distribution", f"There is no installed distribution {distribution!r}.",
-            f"Install it here: pip install {distribution}.",
+            "It may lie in a folder: pip install -e FOLDER. See what there is: vivarium plugins list.",
         ) from None  # fmt: skip
     points = [point for point in installed.entry_points if point.group == GROUP]
     if not points:
