@@ -55,7 +55,9 @@ class Hosting:
         async with self._feeling:
             seconds = self._jumps.jumped()
             if seconds:
-                jump = processes.Jump(seconds, self._village.settings.lease_seconds)
+                village = self._village
+                pause = village.retries().backoff_max_seconds
+                jump = processes.Jump(seconds, village.settings.lease_seconds, pause)
                 try:
                     await self._village.store.write(processes.stand, jump)
                 except StoreError as error:

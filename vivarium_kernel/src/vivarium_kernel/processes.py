@@ -142,17 +142,22 @@ def _renewed(tx: Tx, asked: Renewal) -> bool:
 
 @frozen
 class Jump:
-    """The clock of the village's machine went another way than its seconds did. A lease lasts ``lease_seconds``."""
+    """The clock of the village's machine went another way than its seconds did.
+
+    A lease lasts ``lease_seconds``, and the longest pause before a next try ``pause_seconds``.
+    """
 
     seconds: float
     lease_seconds: float
+    pause_seconds: float
 
 
 def stand(tx: Tx, jump: Jump) -> None:
     """After a jump of the clock, let the leases of workers elsewhere that stood before it stand as if just renewed.
 
     They renew by clocks of their own, and know nothing of this one; the processes of this machine see the jump. Each of
-    them may say so: it is the same thing again.
+    them may say so: it is the same thing again. What waits for its next try waits no longer for a clock that was set
+    back than for one that goes on.
     """
     until, passed = tx.now + int(jump.lease_seconds * MICROS), tx.now - int(max(0.0, jump.seconds) * MICROS)
     for table, elsewhere in (
@@ -160,6 +165,13 @@ def stand(tx: Tx, jump: Jump) -> None:
         ("attempts", "state = 'running' AND process IS NULL"),
     ):
         tx.run(f"UPDATE {table} SET lease_until_at = ? WHERE {elsewhere} AND lease_until_at >= ?", (until, passed))
+    if jump.seconds < 0:
+        latest = tx.now + int(jump.pause_seconds * MICROS)
+        tx.run(
+            "UPDATE tasks SET wake_at = max(?1, wake_at + ?2) WHERE state = 'parked' AND parked_for = 'backoff' "
+            "AND wake_at > ?3",
+            (tx.now, int(jump.seconds * MICROS), latest),
+        )
 
 
 def take_host(tx: Tx, number: int) -> bool:

@@ -85,10 +85,11 @@ def supervised(folder: Path, life: Life, once: Once) -> int:
 
 
 def _opened(folder: Path, life: Life, mark: Mark, switched_off: dict[tuple[str, str], str], once: Once) -> int:
+    from vivarium_kernel.cli.spooling import spooled
     from vivarium_kernel.village import Village, With
 
     how = With(threaded=True, mark=mark, switched_off=switched_off, without=once.without, only=once.only)
-    with Village(folder, how) as village:
+    with spooled(), Village(folder, how) as village:
         return asyncio.run(_watched(village, life, mark))
 
 
