@@ -57,6 +57,11 @@ class Scene:
         number: int = self.call(processes.register, processes.Register(me, "work", LEASE_SECONDS))
         return number
 
+    def wake_at(self) -> int:
+        with self.village.store.view() as view:
+            ((at,),) = view.rows("SELECT wake_at FROM tasks")
+        return int(at)
+
     def claim(self, process: int, resident: str, **pick: Any) -> Claimed:
         with self.village.store.view() as view:
             task = board.task(view, "one")
@@ -336,3 +341,33 @@ def test_a_claim_from_an_old_snapshot_takes_the_task_as_it_is_now(scene: Scene) 
         assert answer.task.attempts == 1
     else:
         assert answer.rule == "taken"
+
+
+@pytest.mark.promise("lapsed-lease")
+def test_a_renewal_comes_before_what_waited_for_its_turn_with_it(tmp_path: Path) -> None:
+    """A process that lives, and that somebody kept from writing for longer than its lease, loses nothing."""
+    scene = Scene(tmp_path)
+    scene.clock.off_seconds += LEASE_SECONDS + 1
+    store = scene.village.store
+
+    async def ask() -> list[Any]:
+        settlement = Settlement(scene.claimed.attempt, scene.claimed.holder, "released")
+        renewal = processes.Renewal(scene.process, LEASE_SECONDS, stands=True)
+        return await asyncio.gather(store.write(settling.settle, settlement), store.write(processes.renew, renewal))
+
+    settled, renewed = asyncio.run(ask())
+    assert (settled.task_state, renewed) == ("open", True)
+    scene.village.close()
+
+
+def test_a_clock_that_is_set_back_delays_no_next_try(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    settlement = Settlement(scene.claimed.attempt, scene.claimed.holder, "failed", "it broke")
+    scene.call(settling.settle, settlement)
+    waits = scene.wake_at() - scene.clock.now()
+    assert 0 < waits < 2 * MICROS
+    scene.clock.off_seconds -= 3_600
+    for _ in range(2):  # two processes saw it
+        scene.call(processes.stand, processes.Jump(-3_600.0, LEASE_SECONDS, 300.0))
+        assert abs(scene.wake_at() - scene.clock.now() - waits) < 5 * MICROS
+    scene.village.close()

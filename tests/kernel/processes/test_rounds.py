@@ -12,11 +12,25 @@ import pytest
 from vivarium_kernel.clock import MICROS
 from vivarium_kernel.errors import StoreFull
 from vivarium_kernel.records import Task
-from vivarium_kernel.rounds import _starts
+from vivarium_kernel.rounds import Won, _starts
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village, With
 
-from vivarium_kernel import NewTask, Plugin, Refuse, Reject, Verdict, board, circuit, control, hookimpl, people, runtime
+from vivarium_kernel import (
+    NewTask,
+    Plugin,
+    Refuse,
+    Reject,
+    Verdict,
+    board,
+    circuit,
+    claiming,
+    control,
+    hookimpl,
+    people,
+    runtime,
+    settling,
+)
 
 from .jumping import JumpingClock
 
@@ -478,3 +492,115 @@ def test_many_who_look_at_once_take_what_is_most_urgent(tmp_path: Path, resident
 def test_where_residents_begin_to_weigh(priorities: list[int], count: int, starts: list[int]) -> None:
     window = [Task(number, f"t{number}", "llm", priority=each) for number, each in enumerate(priorities)]
     assert _starts(window, count) == starts
+
+
+class Narrow(Plugin):
+    """Refuses, in the transaction, all tasks but the last of many."""
+
+    name = "narrow"
+
+    @hookimpl
+    def claim_reserve(self, claim: Any, tx: Any) -> None:
+        if claim.task.id != "last":
+            raise Refuse("not this one")
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_of_many_wishes_a_transaction_tries_a_few_and_the_next_ones_go_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    match = claiming._match
+
+    def watched(*given: Any) -> Any:
+        tried.append(max([len(each) for each in given[-1].values()], default=0))
+        return match(*given)
+
+    async def life(village: Village) -> None:
+        village.post(
+            [NewTask(id=f"ghost{n}", prompt="x", plugins=("ghost",)) for n in range(1_500)]
+        )  # the looks grow wide
+        village.post([NewTask(id=f"t{n}", prompt="x") for n in range(700)])
+        village.post([NewTask(id="last", prompt="x")])
+        async with Runtime(village, 1):
+            await until(lambda: states(village)["last"] == "done", 20)
+
+    monkeypatch.setattr(claiming, "_match", watched)
+    lived(tmp_path, life, plugins=(Narrow,))
+    assert max(tried) == claiming.MOST_TRIES - 1
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_what_a_residents_day_has_no_room_for_is_asked_for_once_and_hides_nothing(tmp_path: Path) -> None:
+    async def life(village: Village) -> None:
+        village.post([NewTask(id=f"dear{n}", prompt="x", max_micros=MICROS) for n in range(300)])
+        village.post([NewTask(id="cheap", prompt="x", max_micros=10_000)])
+        async with Runtime(village, 1) as runtime:
+            await until(lambda: states(village)["cheap"] == "done")
+            looked = runtime.rounds._look
+            runtime.rounds.kick()
+            await until(lambda: runtime.rounds.idle and runtime.rounds._look > looked)
+            assert "more than is left" in runtime.rounds.refusals["dear299"]
+        with village.store.view() as view:
+            events = view.rows("SELECT task FROM events WHERE kind = 'BUDGET_EXCEEDED'")
+        assert 1 <= len(events) <= 2  # what is left of the day has changed once
+
+    lived(tmp_path, life, SETTINGS + '[budgets]\nresident_day_usd = "0.05"\n')
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_tasks_of_a_mode_that_nobody_here_executes_stay_open(tmp_path: Path) -> None:
+    async def life(village: Village) -> None:
+        village.post([NewTask(id="ls", command=("ls",)), NewTask(id="talk", prompt="x", model="scripted:echo")])
+        async with Runtime(village, 1, until_done=True) as runtime, asyncio.timeout(20):
+            await runtime.run()
+            assert "no enabled plugin executes tasks of mode 'command'" in runtime.rounds.refusals["ls"]
+        assert states(village) == {"ls": "open", "talk": "done"}
+
+    lived(tmp_path, life, without=("command_execution",))
+
+
+def test_a_drain_ends_with_the_last_act_whoever_lives_it(tmp_path: Path) -> None:
+    """Of a task that was asked for over HTTP nobody who is driven here lives the cycle."""
+
+    async def life(village: Village) -> None:
+        async with Runtime(village, 1) as runtime, asyncio.timeout(10):
+            (other,) = {"ada", "ben"} - set(runtime.residents)
+            village.post([NewTask(id="asked", prompt="x", model="scripted:wait-1", wanted=other)])
+            with village.store.view() as view:
+                task = board.task(view, "asked")
+            won = await runtime.rounds.claim_now(other, task)
+            assert isinstance(won, Won)
+            acting = asyncio.ensure_future(runtime.live(won))
+            await asyncio.sleep(0.1)
+            runtime.drain()
+            await runtime.run()
+            await acting
+        assert states(village) == {"asked": "done"}
+
+    lived(tmp_path, life, SETTINGS.replace('["ada"]', '["ada", "ben"]'))
+
+
+@pytest.mark.promise("halt")
+def test_a_halt_leaves_in_review_what_went_there_before_its_holder_knew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def life(village: Village) -> None:
+        village.post([NewTask(id="judged", prompt="x", model="scripted:echo", human=True)])
+        async with Runtime(village, 1) as runtime:
+            write = runtime._link._write
+
+            async def slowly(fn: Any, item: Any) -> Any:
+                answer = await write(fn, item)
+                if fn is settling.settle and item.actor != "system:halt":
+                    await runtime._halt()
+                    await asyncio.sleep(1.0)
+                return answer
+
+            monkeypatch.setattr(runtime._link, "_write", slowly)
+            await until(lambda: states(village) == {"judged": "review"})
+            await asyncio.sleep(1.5)
+        with village.store.view() as view:
+            assert view.rows("SELECT state FROM attempts") == [("review",)]
+
+    lived(tmp_path, life)

@@ -265,3 +265,40 @@ def test_a_report_that_can_not_be_true_costs_what_was_reserved(
 def test_a_provider_that_is_distrusted_fails_nobodys_task() -> None:
     outcome: Outcome = _failed(Distrusted("model.distrusted", "p is refused."))
     assert outcome.fault == "provider"
+
+
+@pytest.mark.promise("dependencies-need-done")
+def test_very_many_dependents_fail_level_by_level_each_with_its_reason(scene: Scene) -> None:
+    post(scene, NewTask(id="hub", command=("ls",)))
+    post(scene, *[NewTask(id=f"a{n}", command=("ls",), needs=("hub",)) for n in range(2_000)])
+    post(scene, NewTask(id="last", command=("ls",), needs=("a7", "a1999", "hub")))
+    post(scene, NewTask(id="behind", command=("ls",), needs=("last",)))
+    writes: list[int] = []
+
+    def cancel(tx: Tx, _: None) -> None:
+        deciding.decide(tx, deciding.Decision("hub", "cancel", "human:test"))
+        writes.append(tx.writes)
+
+    scene.call(cancel)
+    assert writes[0] < 100
+    reasons = dict(scene.rows("SELECT id, reason FROM tasks WHERE state = 'failed'"))
+    assert len(reasons) == 2_002
+    assert reasons["a7"] == reasons["last"] == "it needs hub, which is cancelled"
+    assert reasons["behind"] == "it needs last, which is failed"
+    told = scene.rows("SELECT count(DISTINCT task), count(*) FROM events WHERE kind = 'task.failed'")
+    assert told == [(2_002, 2_002)]
+
+
+def test_a_requeued_task_has_its_new_deadline_whatever_its_holder_remembers(scene: Scene) -> None:
+    post(scene, NewTask(id="one", command=("ls",), retry_seconds=10.0))
+    process = joined(scene)
+    with scene.store.view() as view:
+        old = board.task(view, "one")
+    scene.clock.advance(8)
+    for what in ("cancel", "requeue"):
+        scene.call(deciding.decide, deciding.Decision("one", what, "human:test"))
+    (won,) = claimed(scene, process, "ada")
+    scene.clock.advance(4)
+    asked = settling.Settlement(won.attempt, won.holder, "released", outcome=Outcome(fault="provider"), task=old)
+    scene.call(settling.settle, asked)
+    assert scene.rows("SELECT state FROM tasks") == [("parked",)]

@@ -220,3 +220,20 @@ def test_a_disk_that_turns_slow_is_left_to_the_thread(
 
     assert asyncio.run(main()) == ["a", "b", "c"]
     assert bool(elsewhere) == slow
+
+
+def test_what_comes_while_a_turn_is_waited_for_joins_that_commit(village: Village) -> None:
+    """And goes in its own order: a lease is renewed before what waited with it is judged by it."""
+
+    async def main() -> None:
+        held, before = Held(village), village.store.commits
+        first = asyncio.ensure_future(village.store.write(note, "first"))
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(village.store.write(note, "second"))
+        await asyncio.sleep(0.1)
+        assert not first.done()
+        held.let_go()
+        assert (await first, await second) == ("first", "second")
+        assert village.store.commits == before + 1
+
+    asyncio.run(main())
