@@ -51,6 +51,7 @@ def test_an_action_is_a_command(folder: Path) -> None:
     assert done.status == 0, done.err
     assert done.document["said"] == "hm hm "
     assert done.document["by"].startswith("cli:")
+    assert do(folder, "slips.write", "text=5", "times=2").document["said"] == "55"  # text where text is wanted
     assert do(folder, "slips.write", "--input", "-", stdin='{"text": "oh"}').document["said"] == "oh"
 
 

@@ -210,6 +210,41 @@ def test_whoever_is_gone_for_good_does_not_live_here_already(here: Here, state: 
     assert "Add a resident with another name" in done.err
 
 
+@pytest.mark.parametrize("state", ["ban", "retire"])
+def test_nobody_goes_for_good_where_nobody_can_be_asked(here: Here, state: str) -> None:
+    here("pace", "1")
+    done = vivarium("resident", state, "ada", cwd=here.folder, stdin="n\n")
+    assert (done.status, done.out) == (2, "")
+    assert "say --yes" in done.err
+    assert here("resident", "show", "ada", "--json").document["state"] == "active"
+
+
+def test_what_is_wrong_with_the_folders_of_commands_is_told_before_anything_begins(here: Here) -> None:
+    """With all else: an absent folder would leave out the plugin, and every command would fail for want of one."""
+    (here.folder / "vivarium.toml").write_text(
+        f'[commands]\nread_roots = ["ghost", "{here.folder.parent}"]\n[commands.allow]\nx = "/no/such"\n'
+    )
+    done = here("run")
+    assert (done.status, done.out) == (2, "")
+    assert "ghost does not exist (name another folder, or take it out)" in done.err
+    assert "contains the village" in done.err and "/no/such" in done.err
+    assert not (here.folder / "vivarium.db").exists()
+
+
+def test_the_tasks_of_several_files_are_posted_together(here: Here) -> None:
+    (here.folder / "one.jsonl").write_text('{"id": "a", "command": ["ls"], "needs": ["b"]}\n')
+    (here.folder / "two.toml").write_text('[[task]]\nid = "b"\ncommand = ["ls"]\n')
+    assert here("task", "add", "--from", "one.jsonl", "--from", "two.toml").status == 0
+    assert [one["id"] for one in here("task", "list", "--json").document] == ["a", "b"]
+
+
+def test_the_way_to_a_village_can_be_typed_as_it_is_printed(tmp_path: Path) -> None:
+    folder = village(tmp_path / "a place", ['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1'])
+    done = vivarium("run", folder, cwd=tmp_path)
+    assert "vivarium task requeue a -v 'a place' tries it again" in done.out
+    assert "vivarium task show ID -v 'a place'" in done.out
+
+
 @pytest.mark.parametrize("option", ["--input", "--key"])
 def test_what_belongs_to_an_action_is_refused_without_one(here: Here, option: str) -> None:
     done = here("do", option, "{bad")

@@ -115,12 +115,18 @@ def test_a_run_waits_for_the_end_of_a_pause_and_of_a_stop(tmp_path: Path) -> Non
 
 
 def test_a_run_that_finds_everybody_at_work_says_whom_it_made(tmp_path: Path) -> None:
-    folder = village(tmp_path / "v")
+    folder = village(tmp_path / "v", [], SLEEP)
     with started("up", folder, "--port", "0", cwd=tmp_path) as process:
         said(process, "http://")
         eventually(lambda: vivarium("status", "-v", folder, "--json", cwd=tmp_path).document["processes"])
+        for _ in range(2):  # where nothing is to do nobody is needed
+            done = vivarium("run", folder, cwd=tmp_path)
+            assert (done.status, done.err, "Everybody" in done.out) == (0, "", False)
+        add = ("task", "add", "-v", folder, "--wanted", "ada", "--", "sleep", "4")
+        assert vivarium(*add, cwd=tmp_path).status == 0
+        eventually(lambda: "ada" in vivarium("task", "list", "--claimed", "-v", folder, cwd=tmp_path).out)
         done = vivarium("run", folder, cwd=tmp_path)
-        assert (done.status, done.err) == (0, "")
+        assert (done.status, done.err) == (0, ""), done.out
         assert "Everybody is at work in another process: ben was made, and lives here from now on" in done.out
         assert ended(process)[0] == 0
     for name in ("ada", "ben"):

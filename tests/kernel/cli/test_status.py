@@ -36,6 +36,13 @@ def test_a_cap_below_what_is_set_aside_is_shown_with_the_one_that_is_wanted(capp
     assert "the village has used 4 USD of 2 USD" in capped("doctor").out
 
 
+def test_a_cap_that_was_lifted_is_no_cap(capped: Here) -> None:
+    (capped.folder / "vivarium.toml").write_text('residents = ["ada"]\n')
+    assert capped("pace", "1").status == 0
+    assert "spent" not in capped("status").out
+    assert capped("status", "--json").document["village_usd"] is None
+
+
 def test_a_village_whose_process_was_killed_lives_no_more_and_says_so(here: Here) -> None:
     with (here.folder / "vivarium.toml").open("a") as settings:
         settings.write('[commands]\nsandbox = "auto"\n[commands.allow]\nsleep = "sleep"\n')

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from vivarium_kernel.errors import Invalid
+from vivarium_kernel.records import NewTask
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village
 
@@ -113,6 +114,7 @@ def test_one_that_was_paused_before_keeps_nobody_from_work(
     """Five are at work elsewhere, one is quarantined: a run drives somebody all the same, or could not tell its end."""
 
     async def life(village: Village) -> None:
+        village.post([NewTask(id="hers", prompt="x", wanted="fay")])  # something to do, of which this is not the end
         _changed(village, "quarantined", "fay")
         async with Runtime(village, 5, kind="work") as busy:
             assert busy.residents == NAMES[:5]

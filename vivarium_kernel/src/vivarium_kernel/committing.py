@@ -47,6 +47,7 @@ class Committer:
         self.sync_seconds = 0.0  # how long a commit takes, of late
         self._connection = connection
         self._path = path
+        self._file: tuple[int, int] | None = None  # which file the database is, once it is there
         self._clock = clock
         self._share = share
         connection.set_authorizer(self.guard)
@@ -61,7 +62,7 @@ class Committer:
             _run_grouped(tx, requests)
             tx.flush()
             self._opens = tx.opened
-        except _Locked as error:
+        except _Barred as error:
             fail(requests, _said(error))
         except Exception:
             self._roll_back()
@@ -84,13 +85,31 @@ class Committer:
 
     def _open(self) -> None:
         """Begin. Another program's lock is waited for once, not once a request: the event loop may stand meanwhile."""
+        self._check_there()
         try:
             if self._connection.in_transaction:  # one that could not even be rolled back
                 self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             said = told(error, self._path)
-            raise (_Locked(said) if isinstance(said, StoreError) and said.rule == "store.locked" else error) from error
+            raise (_Barred(said) if isinstance(said, StoreError) and said.rule == "store.locked" else error) from error
+
+    def _check_there(self) -> None:
+        """A file that was removed or replaced can be written for as long as it is open, and nobody would find it."""
+        try:
+            found = self._path.stat()
+            there = (found.st_dev, found.st_ino)
+        except OSError:
+            there = None
+        if self._file is None:
+            self._file = there
+        elif there != self._file:
+            raise _Barred(
+                StoreError(
+                    "store.gone", f"{self._path} was removed or replaced while this process had it open; nothing was "
+                    "changed.", "End this process. Where no database is there now, put the newest backup there.",
+                )
+            )  # fmt: skip
 
     def _run_each(self, requests: list[Request]) -> None:
         """Run requests again, each in a savepoint; if the transaction itself is lost, each in its own transaction."""
@@ -144,12 +163,12 @@ class Committer:
                 self._connection.execute("ROLLBACK")
 
 
-class _Locked(Exception):
-    """Another program holds the database: nothing of this commit can be done now."""
+class _Barred(Exception):
+    """Another program holds the database, or it is gone: nothing of this commit can be done now."""
 
 
 def _said(error: BaseException) -> BaseException:
-    return error.args[0] if isinstance(error, _Locked) else error
+    return error.args[0] if isinstance(error, _Barred) else error
 
 
 def rank(fn: Any) -> int:

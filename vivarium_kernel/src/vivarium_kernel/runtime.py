@@ -217,11 +217,12 @@ class Runtime:
 
     async def _drive(self, least: int = 1) -> None:
         """Begin or stop driving residents, so that there are as many as are asked for now: without a number, all that
-        are active and free, and ``least`` in a run and where nobody lives yet."""
+        are active and free, and ``least`` where nobody lives yet and in a run that has something to do."""
         count = self._number()
         with self.village.store.view() as view:
-            # A run that drove nobody could not tell whether it is done; others wait until somebody is free.
-            if not self._until_done and view.row("SELECT 1 FROM residents WHERE state = 'active'"):
+            # A run that drove nobody could not tell whether what is open is done; others wait until somebody is free.
+            has_to_do = self._until_done and any(board.left(view))
+            if not has_to_do and view.row("SELECT 1 FROM residents WHERE state = 'active'"):
                 least = 0
             if count is None:
                 staff = processes.staff(view, self.process, main=self._follows)
