@@ -15,7 +15,7 @@ from .running import Here, environment
 
 COMMANDS = (
     "init run up serve work status do pace residents pause resume halt unhalt backup doctor "
-    "task/add/list/show/cancel/requeue/approve/answer/reject/clear "
+    "task/add/list/show/cancel/requeue/approve/answer/reject/acknowledge/clear "
     "resident/add/list/show/pause/quarantine/ban/retire/resume "
     "log/tail/show/export/verify/head ledger/balances/history/verify token/create/list/revoke settings/show "
     "missed/list/retry explain/claim/prompt key/set/clear/status models/list/test/price costs report "

@@ -17,6 +17,7 @@ ACTS = [
     (("task", "reject", "a"), "POST /tasks/{task}/reject"),
     (("task", "requeue", "a"), "POST /tasks/{task}/requeue"),
     (("task", "cancel", "a"), "POST /tasks/{task}/cancel"),
+    (("task", "acknowledge", "a"), "POST /tasks/{task}/acknowledge"),
     (("task", "clear", "done"), "operators alone"),
     (("resident", "add", "dora"), "POST /residents"),
     (("resident", "pause", "ada"), "POST /residents/{resident}/state"),

@@ -44,6 +44,21 @@ def test_the_exit_status_says_how_it_ended(tmp_path: Path, tasks: list[str], sta
     assert done.err == ""
 
 
+def test_an_ending_that_is_acknowledged_counts_against_no_further_run(tmp_path: Path) -> None:
+    tasks = ['id = "a"\ncommand = ["cat", "ghost"]\nmax_attempts = 1\neffect = "pure"', f'id = "b"\n{LS}\nhuman = true']
+    folder = village(tmp_path / "v", tasks)
+    done = run(folder)
+    assert (done.status, "To leave one at that: vivarium task acknowledge ID -v v" in done.out) == (1, True)
+    early = vivarium("task", "acknowledge", "a", "b", "-v", folder, cwd=tmp_path)
+    assert (early.status, "Only one that has ended can be" in early.err) == (2, True)
+    assert run(folder).status == 1  # all or none
+    told = vivarium("task", "acknowledge", "a", "-v", folder, "--reason", "seen", cwd=tmp_path)
+    assert (told.status, told.out) == (0, "a is acknowledged: it stays failed\n")
+    assert run(folder).status == 3  # for b a person is awaited
+    (event,) = vivarium("log", "tail", "--kind", "task.acknowledged", "-v", folder, "--json", cwd=tmp_path).document
+    assert (event["task"], event["data"]["state"], event["data"]["reason"]) == ("a", "failed", "seen")
+
+
 def test_a_cap_that_is_only_set_aside_makes_nobody_wait_for_tomorrow(tmp_path: Path) -> None:
     """Eight at once set aside more than the cap, though together they spend hardly any of it."""
     waits = 'prompt = "Say."\nmodel = "scripted:wait-0.05"'

@@ -1,4 +1,4 @@
-"""The room of people's decisions about tasks: approve, reject, requeue, cancel, answer, and clearing what has ended."""
+"""The room of people's decisions about tasks: approve, reject, requeue, cancel, acknowledge, answer, clear."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.records import Ending, Review, Task, Verdict
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
 from vivarium_kernel.store import Tx, View, json_list
-from vivarium_kernel.terms import ENDED_STATES, FOR_PEOPLE, Actor
+from vivarium_kernel.terms import ANY_ENDING, ENDED_STATES, FOR_PEOPLE, Actor
 
-What = Literal["approve", "reject", "requeue", "cancel"]
+What = Literal["approve", "reject", "requeue", "cancel", "acknowledge"]
 LONGEST_ANSWER = 10_000  # characters
 WORDLESS = "(approved without words)"
 # The last tool that an attempt used, where that asks: task, attempt, step, the words, and until when.
@@ -80,7 +80,8 @@ def _carry_out(tx: Tx, asked: Decision) -> list[str]:
     task = board.task(tx, asked.task)
     if asked.what == "requeue":
         return _requeue(tx, task, asked)
-    {"approve": _approve, "reject": _reject, "cancel": _cancel}[asked.what](tx, task, asked)
+    decide_one = {"approve": _approve, "reject": _reject, "cancel": _cancel, "acknowledge": _acknowledge}[asked.what]
+    decide_one(tx, task, asked)
     return []
 
 
@@ -168,6 +169,14 @@ def _cancel(tx: Tx, task: Task, asked: Decision) -> None:
                                end_attempt=asked.end_attempt))  # fmt: skip
     else:
         _end_without_attempt(tx, task, "cancelled", asked)
+
+
+def _acknowledge(tx: Tx, task: Task, asked: Decision) -> None:
+    """A task that ended otherwise than it was expected to is left at that: no run counts it any more."""
+    if task.state not in ENDED_STATES:
+        raise _not_now(task, "acknowledged", "Only one that has ended can be.")
+    tx.run("UPDATE tasks SET spec = json_set(spec, '$.expect', ?) WHERE id = ?", (ANY_ENDING, task.id))
+    emit(tx, "task.acknowledged", asked.actor, task=task.id, state=task.state, reason=asked.reason)
 
 
 def block(tx: Tx, asked: tuple[str, Verdict, EndAttempt | None]) -> bool:

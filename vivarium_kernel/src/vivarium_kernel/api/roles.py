@@ -43,6 +43,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "POST /tasks/{task}/requeue": _PEOPLE,
     "POST /tasks/{task}/approve": _PEOPLE,
     "POST /tasks/{task}/reject": _PEOPLE,
+    "POST /tasks/{task}/acknowledge": _PEOPLE,
     "POST /tasks/{task}/answer": _PEOPLE,
     "POST /tasks/{task}/decline": _RESIDENT,
     "GET /attempts": _VILLAGERS,

@@ -89,6 +89,7 @@ _DECISIONS: tuple[tuple[What, str], ...] = (
     ("requeue", "Put a task back on the board, its failures forgotten."),
     ("approve", "Accept an outcome in review, or let a parked task go on."),
     ("reject", "Reject an outcome in review, or block a parked task."),
+    ("acknowledge", "Leave it at how a task ended, expected or not."),
 )
 
 

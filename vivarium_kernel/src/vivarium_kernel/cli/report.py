@@ -84,6 +84,7 @@ class Report:
             ("task", "status", "why", "next step"),
             [(one.task, _status(one), shortened(self._why(one), most), self._again(one)) for one in strange],
         )
+        click.echo(f"To leave one at that: vivarium task acknowledge ID{self._where}")
 
     def _why(self, done: Done) -> str:
         """Why it ended so; of a command that failed, also the last line that it wrote to stderr."""

@@ -64,7 +64,7 @@ def run(
     Exit status:
       0  every task ended as it was expected to
       1  one did not, or something is left that waits for more than people
-      2  refused: a setting, a file or the database is wrong, or no model is configured; nothing was changed
+      2  refused: a setting, a file or the database is wrong, or no model is configured; no task was touched
       3  all that is left waits for a person's decision
     """
     folder = folder_of(village)

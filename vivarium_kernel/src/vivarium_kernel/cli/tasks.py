@@ -41,6 +41,7 @@ task = LazyGroup(
             "reject": Entry("tasks:reject", "Refuse what is in review, or what waits for approval."),
             "requeue": Entry("tasks:requeue", "Put tasks back on the board, their failures forgotten."),
             "cancel": Entry("tasks:cancel", "Call tasks off; what runs is ended."),
+            "acknowledge": Entry("tasks:acknowledge", "Leave it at how tasks ended, expected or not."),
             "clear": Entry("tasks:clear", "Remove ended tasks that were never tried."),
         }
     },
@@ -153,6 +154,8 @@ def _decide(what: What, done: str, ids: tuple[str, ...], reason: str, village: P
         found = opened.store.call(deciding.decide_all, asked)
     for one in found:
         now = f": it is {one.state} now" if one.state != done else ""
+        if what == "acknowledge":
+            now = f": it stays {one.state}"
         if what == "reject" and one.state in ("open", "parked"):
             now = f": it is tried again, with {one.failures} of {several(one.max_attempts, 'failure')}"
         click.echo(f"{one.id} is {done}{now}")
@@ -220,6 +223,19 @@ def requeue(ids: tuple[str, ...], reason: str, village: Path | None, token: str 
 def cancel(ids: tuple[str, ...], reason: str, village: Path | None, token: str | None) -> None:
     """Call tasks off; what runs is ended."""
     _decide("cancel", "cancelled", ids, reason, village, token)
+
+
+@click.command()
+@_ids
+@_reason
+@village_option
+@as_option
+def acknowledge(ids: tuple[str, ...], reason: str, village: Path | None, token: str | None) -> None:
+    """Leave it at how tasks ended, expected or not.
+
+    What is acknowledged counts no more against a run: its exit status is about the others.
+    """
+    _decide("acknowledge", "acknowledged", ids, reason, village, token)
 
 
 @click.command()
