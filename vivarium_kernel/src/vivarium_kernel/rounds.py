@@ -56,8 +56,8 @@ class _Waiting:
     """A resident who waits for a task, or who will in a moment: ``early``, its last attempt is about to be settled."""
 
     __slots__ = (
-        "answer", "began", "cursor", "early", "name", "page", "passed_at", "refused", "refused_at", "rests", "rests_at",
-        "seat", "wide",
+        "answer", "began", "cursor", "dear", "early", "name", "page", "passed_at", "refused", "refused_at", "rests",
+        "rests_at", "seat", "wide",
     )  # fmt: skip
 
     def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None, *, early: bool = False) -> None:
@@ -69,6 +69,7 @@ class _Waiting:
         self.cursor: tuple[int, int] | None = None
         self.page: tuple[int, int] | None = None  # where what it weighed last begins
         self.wide = claiming.WEIGHED
+        self.dear: tuple[int, int] | None = None  # a task that its day may have no room for, and that room
         self.refused: set[int] = set()  # what it was refused in a transaction at the look `refused_at`
         self.refused_at = -1
         self.rests = False  # at the look `rests_at`, or it may want later what it was not offered then
@@ -362,6 +363,8 @@ class Rounds:
         if waiting.refused_at != look:
             waiting.refused, waiting.refused_at = set(), look
         waiting.refused |= answer.tried
+        if waiting.dear is not None and waiting.dear[0] in answer.tried:
+            self._short[waiting.name] = waiting.dear[1]
         if len(answer.tried) < len(pick.wishes):
             waiting.cursor = waiting.page  # the others are tried at the next round
 
@@ -392,7 +395,7 @@ class Rounds:
             if waiting.refused_at == self._look:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
             if dear is not None:
-                tasks = self._affordable(waiting.name, tasks, dear(waiting.name))
+                tasks = self._affordable(waiting, tasks, dear(waiting.name))
             weighed = self._wishes(view, resident, tasks, here=seat is None) if tasks else None
             if weighed is not None and weighed.wishes:
                 picks.append(_pick(waiting, weighed))
@@ -432,16 +435,20 @@ class Rounds:
         left: dict[str, int] = dict(rows)
         return lambda name: left.get(f"resident-day:{name}:{day}", cap)
 
-    def _affordable(self, name: str, tasks: list[Task], room: int) -> list[Task]:
+    def _affordable(self, waiting: _Waiting, tasks: list[Task], room: int) -> list[Task]:
         """Tasks but those that a resident's day has no room for. The first it asks for, and its log says so."""
+        waiting.dear = None
         dear = {task.seq: None for task in tasks if not task.attempts and task.max_micros > room}
-        for task in tasks if dear else ():
+        if not dear:
+            return tasks
+        for task in tasks:
             if task.seq in dear:
-                self._note(task.id, f"{name}: more than is left of what a resident may spend in a day")
-        if dear and self._short.get(name) != room:
-            self._short[name] = room
-            del dear[next(iter(dear))]
-        return [task for task in tasks if task.seq not in dear] if dear else tasks
+                self._note(task.id, f"{waiting.name}: more than is left of what a resident may spend in a day")
+        if self._short.get(waiting.name) != room:
+            first = next(iter(dear))
+            waiting.dear = (first, room)
+            del dear[first]
+        return [task for task in tasks if task.seq not in dear]
 
     def _made_room(self, spans: Sequence[Span]) -> bool:
         """Whether there is more room under the caps than at the last round."""
