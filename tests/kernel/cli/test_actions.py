@@ -51,7 +51,8 @@ def test_an_action_is_a_command(folder: Path) -> None:
     assert done.status == 0, done.err
     assert done.document["said"] == "hm hm "
     assert done.document["by"].startswith("cli:")
-    assert do(folder, "slips.write", "text=5", "times=2").document["said"] == "55"  # text where text is wanted
+    for word in ("5", "true", "null", "[1]"):  # text where text is wanted
+        assert do(folder, "slips.write", f"text={word}", "times=2").document["said"] == word * 2
     assert do(folder, "slips.write", "--input", "-", stdin='{"text": "oh"}').document["said"] == "oh"
 
 

@@ -229,6 +229,8 @@ def test_what_is_wrong_with_the_folders_of_commands_is_told_before_anything_begi
     assert "ghost does not exist (name another folder, or take it out)" in done.err
     assert "contains the village" in done.err and "/no/such" in done.err
     assert not (here.folder / "vivarium.db").exists()
+    (here.folder / "vivarium.toml").write_text('[commands]\nread_roots = ["ghost"]\n')
+    assert here("run", "--without", "command_execution").status == 0  # none is run
 
 
 def test_the_tasks_of_several_files_are_posted_together(here: Here) -> None:

@@ -57,6 +57,8 @@ def test_an_ending_that_is_acknowledged_counts_against_no_further_run(tmp_path: 
     assert run(folder).status == 3  # for b a person is awaited
     (event,) = vivarium("log", "tail", "--kind", "task.acknowledged", "-v", folder, "--json", cwd=tmp_path).document
     assert (event["task"], event["data"]["state"], event["data"]["reason"]) == ("a", "failed", "seen")
+    assert vivarium("task", "requeue", "a", "-v", folder, cwd=tmp_path).status == 0
+    assert run(folder).status == 1  # another ending, which nobody has acknowledged
 
 
 def test_a_cap_that_is_only_set_aside_makes_nobody_wait_for_tomorrow(tmp_path: Path) -> None:

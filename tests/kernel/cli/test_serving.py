@@ -134,6 +134,18 @@ def test_a_run_that_finds_everybody_at_work_says_whom_it_made(tmp_path: Path) ->
     assert "Everybody" not in vivarium("run", folder, cwd=tmp_path).out  # nobody is
 
 
+def test_a_process_whose_database_is_gone_acknowledges_nothing_more_and_ends(tmp_path: Path) -> None:
+    folder = village(tmp_path / "v", ['id = "long"\ncommand = ["sleep", "60"]\ntimeout_seconds = 90'],
+                     f"lease_seconds = 5\n{SLEEP}")  # fmt: skip
+    with started("up", folder, "--port", "0", cwd=tmp_path) as process:
+        eventually(lambda: "long" in vivarium("task", "list", "--claimed", "-v", folder, cwd=tmp_path).out)
+        for database in folder.glob("vivarium.db*"):
+            database.unlink()
+        out, err = process.communicate(timeout=30)
+    assert process.returncode not in (0, None)
+    assert "was removed or replaced while this process had it open" in err, out + err
+
+
 def test_a_terminal_that_is_closed_ends_what_lives_in_it(tmp_path: Path) -> None:
     """Also where the command itself is the terminal's first process, which alone is told of it."""
     folder = village(tmp_path / "v")

@@ -360,14 +360,14 @@ def test_a_renewal_comes_before_what_waited_for_its_turn_with_it(tmp_path: Path)
     scene.village.close()
 
 
-def test_a_clock_that_is_set_back_delays_no_next_try(tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_delays_a_next_try_by_no_more_than_the_longest_pause(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     settlement = Settlement(scene.claimed.attempt, scene.claimed.holder, "failed", "it broke")
     scene.call(settling.settle, settlement)
     waits = scene.wake_at() - scene.clock.now()
     assert 0 < waits < 2 * MICROS
     scene.clock.off_seconds -= 3_600
-    for _ in range(2):  # two processes saw it
+    for _ in range(3):  # so many processes saw it
         scene.call(processes.stand, processes.Jump(-3_600.0, LEASE_SECONDS, 300.0))
-        assert abs(scene.wake_at() - scene.clock.now() - waits) < 5 * MICROS
+        assert 290 * MICROS < scene.wake_at() - scene.clock.now() <= 300 * MICROS
     scene.village.close()

@@ -415,5 +415,7 @@ def _needed(call: Call) -> str:
 
 
 def _modes(plugins: Sequence[Plugin], executing: Container[str]) -> frozenset[str] | None:
-    named = [plugin.modes for plugin in plugins if plugin.name in executing]
+    on = [plugin for plugin in plugins if plugin.name in executing]
+    others = any(not type(plugin).__module__.startswith("vivarium_kernel.builtin.") for plugin in on)
+    named = [plugin.modes for plugin in on] + ([("command", "llm")] if others else [])
     return frozenset(chain.from_iterable(named)) if all(named) else None

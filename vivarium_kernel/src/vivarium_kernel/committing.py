@@ -21,6 +21,7 @@ from vivarium_kernel.errors import READ_ONLY_STEP, StoreCorrupt, StoreError, Sto
 from vivarium_kernel.transaction import Guard, Restart, Setwise, Share, Tx
 
 SINGLE_RANK = 50
+GONE = "store.gone"  # the rule of the one error of a disk or a file that passes by itself never
 ROOM_BYTES = 256 * 1024  # without so much no database is opened
 LOCKED_SECONDS = 3.0  # how long another program's lock is waited for: less than the watchdog bears
 
@@ -106,7 +107,7 @@ class Committer:
         elif there != self._file:
             raise _Barred(
                 StoreError(
-                    "store.gone", f"{self._path} was removed or replaced while this process had it open; nothing was "
+                    GONE, f"{self._path} was removed or replaced while this process had it open; nothing was "
                     "changed.", "End this process. Where no database is there now, put the newest backup there.",
                 )
             )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
+from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from attrs import field, frozen
@@ -15,7 +16,7 @@ from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.records import Ending, Review, Task, Verdict
 from vivarium_kernel.settling import EndAttempt, Retries, Settlement, keep_missed, settle
 from vivarium_kernel.store import Tx, View, json_list
-from vivarium_kernel.terms import ANY_ENDING, ENDED_STATES, FOR_PEOPLE, Actor
+from vivarium_kernel.terms import ENDED_STATES, FOR_PEOPLE, Actor
 
 What = Literal["approve", "reject", "requeue", "cancel", "acknowledge"]
 LONGEST_ANSWER = 10_000  # characters
@@ -72,7 +73,19 @@ def _in_order(tx: Tx, decisions: Mapping[str, Decision]) -> list[Decision]:
     ):
         first, then = (name, need) if cancels else (need, name)
         before.setdefault(then, []).append(first)
-    return [decisions[name] for name in TopologicalSorter(before).static_order() if name in decisions]
+    sorter, found = TopologicalSorter(before), []
+    sorter.prepare()
+    places = {name: place for place, name in enumerate(decisions)}
+    ready = [(places.get(name, -1), name) for name in sorter.get_ready()]
+    heapify(ready)
+    while ready:
+        _, name = heappop(ready)
+        if name in decisions:
+            found.append(decisions[name])
+        sorter.done(name)
+        for other in sorter.get_ready():
+            heappush(ready, (places.get(other, -1), other))
+    return found
 
 
 def _carry_out(tx: Tx, asked: Decision) -> list[str]:
@@ -154,7 +167,8 @@ def _put_back(tx: Tx, name: str, asked: Decision, before: str) -> None:
         "UPDATE tasks SET state = CASE WHEN EXISTS (SELECT 1 FROM dependencies d JOIN tasks n ON n.id = d.needs "
         "WHERE d.task = tasks.id AND n.state <> 'done') THEN 'waiting' ELSE 'open' END, parked_for = NULL, "
         "wake_at = NULL, failures = 0, faults = 0, declined = NULL, reason = ?, ended_at = NULL, continues = NULL, "
-        "held_for = wanted, retry_until_at = max(retry_until_at, ? + retry_until_at - posted_at) WHERE id = ?",
+        "held_for = wanted, retry_until_at = max(retry_until_at, ? + retry_until_at - posted_at), "
+        "spec = json_remove(spec, '$.acknowledged') WHERE id = ?",
         (asked.reason, tx.now, name),
     )
     emit(tx, "task.requeued", asked.actor, task=name, before=before, reason=asked.reason)
@@ -172,10 +186,10 @@ def _cancel(tx: Tx, task: Task, asked: Decision) -> None:
 
 
 def _acknowledge(tx: Tx, task: Task, asked: Decision) -> None:
-    """A task that ended otherwise than it was expected to is left at that: no run counts it any more."""
+    """A task that ended otherwise than it was expected to is left at that: no run counts it, until it is requeued."""
     if task.state not in ENDED_STATES:
         raise _not_now(task, "acknowledged", "Only one that has ended can be.")
-    tx.run("UPDATE tasks SET spec = json_set(spec, '$.expect', ?) WHERE id = ?", (ANY_ENDING, task.id))
+    tx.run("UPDATE tasks SET spec = json_set(spec, '$.acknowledged', 1) WHERE id = ?", (task.id,))
     emit(tx, "task.acknowledged", asked.actor, task=task.id, state=task.state, reason=asked.reason)
 
 
@@ -258,7 +272,8 @@ def answer(tx: Tx, asked: Answering) -> Task:
         )  # fmt: skip
     asking.write(tx, asked.text, asked.actor)
     tx.run(
-        "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, reason = 'answered' WHERE id = ?",
+        "UPDATE tasks SET state = 'open', parked_for = NULL, wake_at = NULL, declined = NULL, reason = 'answered' "
+        "WHERE id = ?",
         (task.id,),
     )
     tx.opened = True

@@ -41,7 +41,7 @@ class Plugin:
     class that ``[plugins.NAME]`` is read into, ``Physics`` a frozen attrs class of constants with defaults, and
     ``provides`` what ``village.service(NAME, Needs)`` gives to others. ``guards`` are the kinds of subject that its
     safety check judges, None all: a check that fails stops nothing of other kinds. ``modes`` are the modes of tasks
-    that it executes; where one beside the built-in ones executes tasks and names none, it may execute any.
+    that it executes beside the kernel's own; where a plugin executes tasks and names none, it may execute any.
     A method ``drain(tx)``, where there is one, gives back what the plugin holds before it is switched off by
     ``vivarium plugins disable NAME --drain``; what it leaves, the kernel gives back by a rule of its own.
     ``hookspecs`` are the hooks that it offers to others. ``asks`` has, by plugin, the Protocol that this one needs of

@@ -156,8 +156,8 @@ def stand(tx: Tx, jump: Jump) -> None:
     """After a jump of the clock, let the leases of workers elsewhere that stood before it stand as if just renewed.
 
     They renew by clocks of their own, and know nothing of this one; the processes of this machine see the jump. Each of
-    them may say so: it is the same thing again. What waits for its next try waits no longer for a clock that was set
-    back than for one that goes on.
+    them may say so: it is the same thing again. After a clock was set back, what waits for its next try
+    waits no longer than the longest pause.
     """
     until, passed = tx.now + int(jump.lease_seconds * MICROS), tx.now - int(max(0.0, jump.seconds) * MICROS)
     for table, elsewhere in (
@@ -168,9 +168,8 @@ def stand(tx: Tx, jump: Jump) -> None:
     if jump.seconds < 0:
         latest = tx.now + int(jump.pause_seconds * MICROS)
         tx.run(
-            "UPDATE tasks SET wake_at = max(?1, wake_at + ?2) WHERE state = 'parked' AND parked_for = 'backoff' "
-            "AND wake_at > ?3",
-            (tx.now, int(jump.seconds * MICROS), latest),
+            "UPDATE tasks SET wake_at = ?1 WHERE state = 'parked' AND parked_for = 'backoff' AND wake_at > ?1",
+            (latest,),
         )
 
 

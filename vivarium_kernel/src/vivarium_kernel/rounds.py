@@ -57,7 +57,7 @@ class _Waiting:
 
     __slots__ = (
         "answer", "began", "cursor", "dear", "early", "name", "page", "passed_at", "refused", "refused_at", "rests",
-        "rests_at", "seat", "wide",
+        "rests_at", "returns", "seat", "wide",
     )  # fmt: skip
 
     def __init__(self, name: str, answer: asyncio.Future[Won], seat: Seat | None, *, early: bool = False) -> None:
@@ -72,6 +72,7 @@ class _Waiting:
         self.dear: tuple[int, int] | None = None  # a task that its day may have no room for, and that room
         self.refused: set[int] = set()  # what it was refused in a transaction at the look `refused_at`
         self.refused_at = -1
+        self.returns = False  # to the page at `page`, of which it has tried a part
         self.rests = False  # at the look `rests_at`, or it may want later what it was not offered then
         self.rests_at = -1
         self.passed_at = -1  # the look at which it had seen the whole board and could take nothing
@@ -352,6 +353,8 @@ class Rounds:
             return
         waiting = self._waiting.get(pick.resident)
         if answer.rule == "taken":
+            if waiting is not None:
+                waiting.returns = False
             return
         for task in pick.wishes[:1]:
             self._note(task.id, f"{pick.resident}: {answer.reason}")
@@ -360,13 +363,15 @@ class Rounds:
         if answer.rule in ("resident.busy", "village.paused", "village.halted"):
             self._pass((waiting,), look)
             return
-        if waiting.refused_at != look:
-            waiting.refused, waiting.refused_at = set(), look
+        if waiting.refused_at != look and not waiting.returns:
+            waiting.refused = set()
+        waiting.refused_at = look
         waiting.refused |= answer.tried
         if waiting.dear is not None and waiting.dear[0] in answer.tried:
             self._short[waiting.name] = waiting.dear[1]
-        if len(answer.tried) < len(pick.wishes):
-            waiting.cursor = waiting.page  # the others are tried at the next round
+        waiting.returns = len(answer.tried) < len(pick.wishes)
+        if waiting.returns:
+            waiting.cursor = waiting.page  # the others are tried at the next round, whatever opens meanwhile
 
     def _weigh(
         self, view: View, looking: Sequence[_Waiting], residents: dict[str, Resident], spans: Sequence[Span]
@@ -392,7 +397,7 @@ class Rounds:
             seat = waiting.seat
             if seat is not None:
                 tasks = [task for task in tasks if seat.fits(task, resident)]
-            if waiting.refused_at == self._look:
+            if waiting.refused_at == self._look or waiting.returns:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
             if dear is not None:
                 tasks = self._affordable(waiting, tasks, dear(waiting.name))
@@ -403,9 +408,9 @@ class Rounds:
             elif waiting.early:
                 self._pass((waiting,))  # it will look for itself in a moment, and at more
             elif more:
-                waiting.wide = min(claiming.WIDEST, waiting.wide * 4)
+                waiting.returns, waiting.wide = False, min(claiming.WIDEST, waiting.wide * 4)
             else:
-                waiting.cursor, waiting.wide = None, claiming.WEIGHED
+                waiting.returns, waiting.cursor, waiting.wide = False, None, claiming.WEIGHED
                 self._pass((waiting,), waiting.began)
                 if self._free_hours:
                     free += self._activity(view, resident, here=seat is None)

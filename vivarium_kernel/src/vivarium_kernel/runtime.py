@@ -17,6 +17,7 @@ from attrs import define
 from vivarium_kernel import audit, board, cycle, processes, settling, village_time
 from vivarium_kernel.claiming import Claimed
 from vivarium_kernel.clock import Jumps
+from vivarium_kernel.committing import GONE
 from vivarium_kernel.cycle import Rules, Stopped
 from vivarium_kernel.errors import LeaseLapsed, StoreError, VivariumError
 from vivarium_kernel.hosting import Hosting
@@ -367,8 +368,9 @@ class Runtime:
                 return
             except LeaseLapsed:
                 lapsed += 1
-            except StoreError:
-                pass
+            except StoreError as error:
+                if error.rule == GONE:
+                    return
             except VivariumError:
                 return
             await asyncio.sleep(1.0)
@@ -398,6 +400,10 @@ class Runtime:
                 stands = await self._write(processes.renew, asked)
             except StoreError as error:
                 log.error("the lease could not be renewed: %s", error)
+                if error.rule == GONE:  # nothing that is done here would be on record any more
+                    self.fault = error
+                    self._done.set()
+                    return
                 continue
             self._renewed = now
             if stands:

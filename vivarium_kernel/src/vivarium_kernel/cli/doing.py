@@ -35,7 +35,7 @@ def do(
 ) -> None:  # fmt: skip
     """Do an action of a plugin, or list what can be done.
 
-    A VALUE that is JSON (a number, true, a list) is taken as such where no text is asked for, anything else as text.
+    A VALUE that is JSON (a number, true, a list) is taken as such, unless only text will do; anything else is text.
     The reply is JSON.
     """
     from vivarium_kernel import actions
@@ -84,13 +84,15 @@ def _input(pairs: tuple[str, ...], text: str | None, action: Action[Any]) -> dic
 
 
 def _value(text: str, kind: Mapping[str, Any]) -> Any:
-    """JSON as what it is, unless it is a word such as 5 or true where only text will do."""
+    """JSON as what it is, unless only text will do."""
     try:
         value = json.loads(text)
     except ValueError:
         return text
     kinds = {each.get("type") for each in kind.get("anyOf", [kind])}
-    return text if "string" in kinds <= {"string", "null"} and isinstance(value, bool | int | float) else value
+    only_text = "string" in kinds <= {"string", "null"} or all(isinstance(word, str) for word in kind.get("enum", [0]))
+    fits = isinstance(value, str) or (value is None and "null" in kinds)
+    return text if only_text and not fits else value
 
 
 def _list(village: Village, actor: Actor, as_json: bool) -> None:

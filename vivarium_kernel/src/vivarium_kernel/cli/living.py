@@ -34,19 +34,21 @@ def residents_option(command: Any) -> Any:
     )(command)  # fmt: skip
 
 
-def settings_and_tasks(folder: Path) -> tuple[Settings, list[NewTask]]:
+def settings_and_tasks(folder: Path, once: Once) -> tuple[Settings, list[NewTask]]:
     """The settings, and the tasks of the files that they name; raises with everything that is wrong in all of them.
 
     Nothing is opened yet, so that a mistake in a file changes nothing.
     """
-    from vivarium_kernel import taskfile
+    from vivarium_kernel import registry, taskfile
     from vivarium_kernel.builtin.commands import allowed_commands
     from vivarium_kernel.commands import BadAllow
     from vivarium_kernel.commands.places import resolved, unfit_roots
     from vivarium_kernel.settings import SettingsError, load
 
     settings = load(folder).settings
-    roots = [resolved(Path(root), folder.resolve()) for root in settings.commands.read_roots]
+    runs_commands = "command_execution" not in {*once.without, *registry.read(folder).disabled}
+    named = settings.commands.read_roots if runs_commands else ()
+    roots = [resolved(Path(root), folder.resolve()) for root in named]
     faults = [(f"commands.{fault}", "name another folder, or take it out") for fault in unfit_roots(folder, roots)]
     try:
         allowed_commands(settings, strict=True)

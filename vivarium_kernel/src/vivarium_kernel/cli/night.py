@@ -12,7 +12,7 @@ from attrs import frozen
 
 from vivarium_kernel import board, costing, village_time
 from vivarium_kernel.cli import thoughts
-from vivarium_kernel.cli.reading import ENDED
+from vivarium_kernel.cli.reading import ENDED, EXPECT
 from vivarium_kernel.cli.thoughts import Thought
 from vivarium_kernel.costing import Cap
 from vivarium_kernel.deciding import question
@@ -145,7 +145,7 @@ def _entries(view: View, since_at: int, by_task: Mapping[str, Thought]) -> Itera
     """The tasks that ended in the span, the newest of too many, in the order in which they ended."""
     rows = view.rows(
         "SELECT t.id, coalesce(json_extract(t.spec, '$.title'), ''), t.state, "
-        "coalesce(json_extract(t.spec, '$.expect'), 'done'), coalesce(a.resident, ''), t.attempts, t.ended_at, "
+        f"{EXPECT}, coalesce(a.resident, ''), t.attempts, t.ended_at, "
         "substr(t.reason, 1, ?2), substr(coalesce(nullif(a.answer, ''), nullif(a.stdout, ''), ''), 1, ?2) FROM tasks t "
         "LEFT JOIN attempts a ON a.id = (SELECT max(id) FROM attempts WHERE task = t.id) "
         f"WHERE t.state IN {ENDED} AND t.ended_at >= ?1 ORDER BY t.ended_at DESC, t.seq DESC LIMIT {MOST}",

@@ -129,9 +129,11 @@ class Done:
         return self.expect in (ANY_ENDING, self.state)
 
 
+# How a task may end without being counted: as it was posted, or in any way once somebody has acknowledged it.
+EXPECT = f"iif(json_extract(spec, '$.acknowledged'), '{ANY_ENDING}', coalesce(json_extract(spec, '$.expect'), 'done'))"
 _DONE = (
     "SELECT t.id, coalesce(json_extract(t.spec, '$.title'), ''), t.state, "
-    "coalesce(json_extract(t.spec, '$.expect'), 'done') AS expect, a.resident, t.attempts, a.exit_code, "
+    f"{EXPECT} AS expect, a.resident, t.attempts, a.exit_code, "
     "coalesce((SELECT sum(seconds) FROM attempts WHERE task = t.id), 0.0), "
     "coalesce((SELECT sum(micros) FROM transfers WHERE ref = 'task:' || t.id AND reason = 'task_reward'), 0), "
     "t.reason, t.ended_at FROM tasks t LEFT JOIN attempts a "
@@ -178,9 +180,7 @@ class Totals:
 def totals(view: View) -> Totals:
     """The sums below the table of a run."""
     ended, strange = view.row(
-        "SELECT count(*), "
-        f"coalesce(sum(coalesce(json_extract(spec, '$.expect'), 'done') NOT IN (state, '{ANY_ENDING}')), 0) "
-        f"FROM tasks WHERE state IN {ENDED}"
+        f"SELECT count(*), coalesce(sum({EXPECT} NOT IN (state, '{ANY_ENDING}')), 0) FROM tasks WHERE state IN {ENDED}"
     ) or (0, 0)
     seconds, spent = view.row("SELECT coalesce(sum(seconds), 0.0), coalesce(sum(spent_micros), 0) FROM attempts") or (
         0.0, 0

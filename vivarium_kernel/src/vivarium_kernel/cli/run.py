@@ -68,8 +68,8 @@ def run(
       3  all that is left waits for a person's decision
     """
     folder = folder_of(village)
-    settings, tasks = settings_and_tasks(folder)
     chosen = once(folder, without, with_only)
+    settings, tasks = settings_and_tasks(folder, chosen)
     if scripted:
         refuse_named(folder, tasks)
     else:

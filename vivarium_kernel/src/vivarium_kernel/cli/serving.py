@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from vivarium_kernel.cli.living import (
 from vivarium_kernel.cli.opening import folder_of, operator, village_argument
 from vivarium_kernel.cli.refusing import answered
 from vivarium_kernel.cli.showing import safe, shortened
+from vivarium_kernel.cli.spooling import spooled
 from vivarium_kernel.errors import Conflict, Invalid
 from vivarium_kernel.watchdog import asks_to_stop, side_by_side
 from vivarium_kernel.wording import url_of
@@ -66,10 +67,10 @@ def up(
     Prints the address and a login link that works once. Ctrl-C finishes what is running; a second one stops at once.
     """
     folder = folder_of(village)
-    settings, tasks = settings_and_tasks(folder)
+    chosen = once(folder, without, with_only)
+    settings, tasks = settings_and_tasks(folder, chosen)
     host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
     refuse_taken(folder, host, port)
-    chosen = once(folder, without, with_only)
     return supervised(folder, partial(_up, tasks=tasks, host=host, port=port, count=count), chosen)
 
 
@@ -85,10 +86,11 @@ def serve(
     Its residents work elsewhere: in `vivarium work`, here or on other machines.
     """
     folder = folder_of(village)
-    settings, _ = settings_and_tasks(folder)
+    chosen = once(folder, without, with_only)
+    settings, _ = settings_and_tasks(folder, chosen)
     host, port = settings.api.host if host is None else host, settings.api.port if port is None else port
     refuse_taken(folder, host, port)
-    return supervised(folder, partial(_serve, host=host, port=port), once(folder, without, with_only))
+    return supervised(folder, partial(_serve, host=host, port=port), chosen)
 
 
 @click.command()
@@ -119,8 +121,8 @@ def work(
     """
     if url is None:
         folder = folder_of(village)
-        _, tasks = settings_and_tasks(folder)
         chosen = once(folder, without, with_only)
+        _, tasks = settings_and_tasks(folder, chosen)
         alone = processes == 1
         shares = [] if alone else [count] * processes if count else _shares(_free_residents(folder), processes)
         if not shares:
@@ -141,7 +143,7 @@ def work(
     here = village or Path.cwd()
 
     def one(number: int | None = None) -> int:
-        return answered(lambda: asyncio.run(_work_for(url, token, count or 1, here, number)))
+        return answered(lambda: _spooled(_work_for(url, token, count or 1, here, number)))
 
     return one() if processes == 1 else _side_by_side(processes, one)
 
@@ -222,6 +224,11 @@ async def _work(village: Village, *, tasks: Sequence[NewTask], count: int | None
         say(f"{at_work}; Ctrl-C ends it")
         await runtime.run()
     return 0
+
+
+def _spooled(life: Coroutine[Any, Any, int]) -> int:
+    with spooled():
+        return asyncio.run(life)
 
 
 async def _work_for(url: str, token: str, count: int, folder: Path, number: int | None) -> int:

@@ -227,13 +227,14 @@ def cancel(ids: tuple[str, ...], reason: str, village: Path | None, token: str |
 
 @click.command()
 @_ids
-@_reason
+@click.option("--reason", default="", help="Why; it is kept in the log.")
 @village_option
 @as_option
 def acknowledge(ids: tuple[str, ...], reason: str, village: Path | None, token: str | None) -> None:
     """Leave it at how tasks ended, expected or not.
 
-    What is acknowledged counts no more against a run: its exit status is about the others.
+    What is acknowledged counts no more against a run: its exit status is about the others. Once it is requeued, it is
+    expected to end as it was posted, as before.
     """
     _decide("acknowledge", "acknowledged", ids, reason, village, token)
 
