@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vivarium_kernel.clock import MICROS
 from vivarium_kernel.errors import StoreFull
-from vivarium_kernel.records import Task
+from vivarium_kernel.records import Outcome, Task
 from vivarium_kernel.rounds import Won, _starts
 from vivarium_kernel.runtime import Runtime
 from vivarium_kernel.village import Village, With
@@ -606,3 +606,25 @@ def test_a_halt_leaves_in_review_what_went_there_before_its_holder_knew(
             assert view.rows("SELECT state FROM attempts") == [("review",)]
 
     lived(tmp_path, life)
+
+
+class Dreamer(Plugin):
+    """Executes a mode of its own, and one of the kernel's."""
+
+    name = "dreamer"
+    modes = ("dream",)
+
+    @hookimpl
+    async def execute_task(self, job: Any) -> Outcome | None:
+        return Outcome(answer="I dreamt")
+
+
+@pytest.mark.promise("nothing-hides-a-task")
+def test_a_plugin_may_execute_the_kernels_modes_beside_its_own(tmp_path: Path) -> None:
+    async def life(village: Village) -> None:
+        village.post([NewTask(id="a", prompt="x", mode="dream"), NewTask(id="b", prompt="x", model="scripted:echo")])
+        async with Runtime(village, 1, until_done=True) as runtime, asyncio.timeout(20):
+            await runtime.run()
+        assert states(village) == {"a": "done", "b": "done"}
+
+    lived(tmp_path, life, plugins=(Dreamer,), without=("model_execution",))

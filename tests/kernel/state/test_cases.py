@@ -302,3 +302,17 @@ def test_a_requeued_task_has_its_new_deadline_whatever_its_holder_remembers(scen
     asked = settling.Settlement(won.attempt, won.holder, "released", outcome=Outcome(fault="provider"), task=old)
     scene.call(settling.settle, asked)
     assert scene.rows("SELECT state FROM tasks") == [("parked",)]
+
+
+def test_decisions_are_carried_out_in_the_order_that_is_given_but_for_what_needs_what(scene: Scene) -> None:
+    post(scene, NewTask(id="base", command=("ls",)))
+    post(scene, NewTask(id="between", command=("ls",), needs=("base",)), NewTask(id="d", command=("ls",)))
+    post(scene, NewTask(id="c", command=("ls",), needs=("between",)))
+
+    def order(what: deciding.What, *names: str) -> list[str]:
+        asked = {name: deciding.Decision(name, what, "human:test") for name in names}
+        return [one.task for one in scene.call(lambda tx, _: deciding._in_order(tx, asked))]
+
+    assert order("requeue", "c", "d") == ["c", "d"]
+    assert order("requeue", "d", "c", "base") == ["d", "base", "c"]
+    assert order("cancel", "base", "d", "c") == ["d", "c", "base"]
