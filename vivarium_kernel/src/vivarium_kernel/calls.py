@@ -39,6 +39,7 @@ from vivarium_kernel.records import (
     Verdict,
 )
 from vivarium_kernel.runs import Implementation, Refuse, Runner, Tx, implementations
+from vivarium_kernel.terms import BUILT_IN_MODES
 from vivarium_kernel.watchdog import Mark
 
 __all__ = ["FLOOR", "Call", "Health", "HookFailed", "Hooks", "Refuse", "Refused", "Safety", "Scores", "SwitchedOff"]
@@ -417,5 +418,5 @@ def _needed(call: Call) -> str:
 def _modes(plugins: Sequence[Plugin], executing: Container[str]) -> frozenset[str] | None:
     on = [plugin for plugin in plugins if plugin.name in executing]
     others = any(not type(plugin).__module__.startswith("vivarium_kernel.builtin.") for plugin in on)
-    named = [plugin.modes for plugin in on] + ([("command", "llm")] if others else [])
+    named = [plugin.modes for plugin in on] + ([BUILT_IN_MODES] if others else [])
     return frozenset(chain.from_iterable(named)) if all(named) else None

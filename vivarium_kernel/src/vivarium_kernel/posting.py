@@ -30,7 +30,6 @@ from vivarium_kernel.problems import InputError, Problem, key_path, listed, near
 from vivarium_kernel.records import NewTask
 from vivarium_kernel.terms import ANY_ENDING, ENDED_STATES, Effect
 
-BUILT_IN_MODES = ("command", "llm")
 MOST_CHARACTERS = 100_000
 MOST_DEPTH = 20
 

@@ -279,9 +279,8 @@ class Rounds:
                 waiting.rests = waiting.name in resting or (waiting.rests and waiting.rests_at == look)
                 waiting.rests_at = look
             picks, rights, free = self._weigh(view, looking, residents, spans)
-        for task in free:
-            await self._village.store.write(board.post, self._village.posting([task], "system:free_hour"))
         if free:
+            await store.write(board.post, self._village.posting(free, "system:free_hour"))
             return 0
         if not picks:
             return 0
@@ -383,7 +382,7 @@ class Rounds:
         picks: list[Pick] = []
         rights: dict[str, Entitlement] = {}
         free: list[NewTask] = []
-        dear = self._rooms(view, looking)
+        room_of = self._room_of(view, looking)
         for waiting, start in zip(looking, _starts(pages.front, len(looking)), strict=True):
             resident = residents.get(waiting.name)
             if resident is None:
@@ -399,8 +398,8 @@ class Rounds:
                 tasks = [task for task in tasks if seat.fits(task, resident)]
             if waiting.refused_at == self._look or waiting.returns:
                 tasks = [task for task in tasks if task.seq not in waiting.refused]
-            if dear is not None:
-                tasks = self._affordable(waiting, tasks, dear(waiting.name))
+            if room_of is not None:
+                tasks = self._affordable(waiting, tasks, room_of(waiting.name))
             weighed = self._wishes(view, resident, tasks, here=seat is None) if tasks else None
             if weighed is not None and weighed.wishes:
                 picks.append(_pick(waiting, weighed))
@@ -426,7 +425,7 @@ class Rounds:
         found = [budgets.budget(view, scope) for scope in scopes]
         return [each.in_line for each in found if each is not None and each.in_line.above < each.in_line.upto]
 
-    def _rooms(self, view: View, looking: Sequence[_Waiting]) -> Callable[[str], int] | None:
+    def _room_of(self, view: View, looking: Sequence[_Waiting]) -> Callable[[str], int] | None:
         """What is left to each resident of its day, in millionths; None where no cap is set."""
         cap = self._village.settings.budgets.resident_day_usd_micros
         if cap is None:

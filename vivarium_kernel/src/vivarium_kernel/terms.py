@@ -15,6 +15,7 @@ Effect = Literal["pure", "idempotent", "once"]
 TaskState = Literal["waiting", "open", "claimed", "parked", "review", "done", "failed", "cancelled", "blocked"]
 ENDED_STATES = ("done", "failed", "cancelled", "blocked")
 LOADING = "loading"  # what a plugin is off on that is left out whole
+BUILT_IN_MODES = ("command", "llm")  # of tasks, that built-in plugins execute
 ANY_ENDING = "any"  # what a task expects that may end in any of them
 EndingKind = Literal["accepted", "rejected", "failed", "released", "lapsed", "parked", "cancelled", "blocked"]
 ParkedFor = Literal["approval", "answer", "key", "pause", "quota", "time", "backoff"]

@@ -27,7 +27,7 @@ from vivarium_kernel.settings import Loaded, Settings, load
 from vivarium_kernel.settling import Retries, wake_for_room
 from vivarium_kernel.store import Share, Store, Tx
 from vivarium_kernel.structuring import structure
-from vivarium_kernel.terms import Actor
+from vivarium_kernel.terms import BUILT_IN_MODES, Actor
 from vivarium_kernel.village_time import Times
 
 if TYPE_CHECKING:
@@ -298,15 +298,13 @@ class Village:
             raise posting.TaskError(problems)
 
     def modes(self) -> Sequence[str] | None:
-        """The modes that are executed here; None when a plugin may have its own, which only it knows."""
-        from vivarium_kernel import posting
-
+        """The modes that a task may have here; None when a plugin may have its own, which only it knows."""
         if self._hooks is None:
             choice = self.choice()
             others = [name for name in claims() if not choice.why_off(name, installed=True)]
-            return None if others else posting.BUILT_IN_MODES
+            return None if others else BUILT_IN_MODES
         executed = self._hooks.modes
-        return None if executed is None else tuple(dict.fromkeys((*posting.BUILT_IN_MODES, *sorted(executed))))
+        return None if executed is None else tuple(dict.fromkeys((*BUILT_IN_MODES, *sorted(executed))))
 
     def choice(self) -> Choice:
         """Which plugins are on and off by name, as ``plugins.json``, the settings and this opening have it."""

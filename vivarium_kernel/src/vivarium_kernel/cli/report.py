@@ -120,7 +120,8 @@ class Report:
         if len(found) > ALL:
             dearest = sorted(found, key=lambda one: (-one.spent_micros, -one.tokens_in - one.tokens_out))[:SOME]
             click.echo(f"\nWhat models did, the {SOME} tasks of {len(found):,} that cost most:")
-            found = [one for one in found if one in dearest]
+            shown = {one.task for one in dearest}
+            found = [one for one in found if one.task in shown]
         else:
             click.echo("\nWhat models did:")
         total = thoughts.sums(self._thoughts)
